@@ -126,7 +126,12 @@ def hot_loop(code: list[tuple[int, str]], inside: tuple[str, ...], rare: str) ->
         found = _BRANCH.search(text)
         if found:
             branches.append((at, int(found[1], 16)))
-    loops = [(target, at) for at, target in branches if target <= at]
+    apart = [at for at, text in code if "EXIT" in text]  # behind which stands what is rare
+    loops = [
+        (target, at)
+        for at, target in branches
+        if target <= at and not any(target <= other <= at for other in apart)
+    ]
     with_it = [
         (at - target, target, at)
         for target, at in loops
@@ -152,12 +157,19 @@ def count(kernel: str, code: list[tuple[int, str]]) -> tuple[int, int]:
         usual, longest = hot_loop(code, (r"STG\.E\.128", r"\bLDS\b"), r"\bLDS\b")
         share = 2 if kernel == "huffman_byte" else 1
         return usual // share, longest // share
-    if kernel.startswith("rans"):  # a step of 32 elements, with tables in shared memory
+    if kernel.startswith("rans"):  # some steps of 32 elements, with tables in shared memory
         usual, longest = hot_loop(code, (r"\bLDS\.U8\b",), r"\bVOTE|\bBRA .*0x")
-        return 8 * usual, 8 * longest
+        return 8 * usual // _steps(), 8 * longest // _steps()
     if kernel.startswith("palette_product"):  # 8 elements per thread and row of x
         return hot_loop(code, (r"\bLDS\b", r"\bFFMA\b"), r"\bSHFL\b|\bVOTE\b")
     return hot_loop(code, (r"\bLDS\b",), r"\bSHFL\b|\bVOTE\b")
+
+
+def _steps() -> int:
+    """Steps that one turn of the loop of rANS does."""
+    found = re.search(r"#define AHEAD (\d+)u", source("rans.cu"))
+    assert found is not None
+    return int(found[1])
 
 
 def usage(nvrtc: Nvrtc, architecture: int) -> list[Usage]:

@@ -19,7 +19,7 @@ Words = npt.NDArray[np.uint32]
 WARPS = 4  # chunks that a block decodes at a time
 THREADS = 32 * WARPS
 _RANGES = 260  # of a context: 256, one that may be looked at too, whole groups of four
-_BEYOND = np.zeros(64, np.uint8)  # scales that lanes look at where no element is left
+_BEYOND = np.zeros(256, np.uint8)  # scales that lanes look at where no element is left
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Stream:
     position: int
     states: Words
     parts: npt.NDArray[np.void]  # the last one never ends
-    row_scales: Bytes  # and 64 more, as in `column_scales`
+    row_scales: Bytes  # and 256 more, as in `column_scales`
     column_scales: Bytes
     rest: Bytes
     signs: Bytes
@@ -120,7 +120,7 @@ def range_tables(freqs: Freqs) -> Words:
         if not symbols.size:  # stands for a frequency of 4096 of symbol 0
             symbols, lengths = np.zeros(1, np.uint32), np.full(1, ONE, np.uint32)
         starts = np.cumsum(lengths, dtype=np.uint32) - lengths
-        packed = starts | (lengths - 1) << 12 | symbols << 24
+        packed = starts | (ONE - lengths) << 12 | symbols << 24
         ranges[c] = packed[-1]  # a look-up behind the last one returns it again
         ranges[c, : symbols.size] = packed
         looks[c] = np.repeat(np.arange(symbols.size, dtype=np.uint8), lengths)[::2]

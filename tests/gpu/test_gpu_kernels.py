@@ -58,5 +58,7 @@ def test_hot_loop() -> None:
         (0x50, "STG.E.128 [R4], R0 "),
         (0x60, "@!P1 BRA 0x10 "),
         (0x70, "EXIT "),
+        (0x80, "LDS R5, [R0] "),  # out of the loop's way, and back into it
+        (0x90, "BRA 0x50 "),
     ]
     assert gpu_kernels.hot_loop(code, (r"\bLDS\b", r"STG"), r"\bLDS\b") == (4, 6)

@@ -2,7 +2,7 @@
 //
 // The host has taken the scales of rows and columns from the stream and hands on the states where elements begin. A
 // chunk has one stream, so that its steps are serial: what counts is how many chunks there are, and latency. The words of
-// the stream are loaded three steps ahead and handed around by shuffles.
+// the stream are loaded ahead of their use and handed around by shuffles.
 
 #define RANS_THREADS 128u
 #define RANS_WARPS (RANS_THREADS / 32u)
@@ -12,6 +12,7 @@
 #define MOST_SHARED 8u  // contexts whose tables fit in shared memory
 #define LOOK_BYTES (1u << (PROBABILITY_BITS - 1u))
 #define RANGE_WORDS 260u
+#define AHEAD 4u  // steps that are done together, so that they share what moves addresses on
 
 // A matrix of a chunk. After the last one stands one that never ends.
 struct Part {
@@ -45,20 +46,50 @@ struct StreamJob {
 
 static_assert(sizeof(Part) == 16 && sizeof(Stream) == 112 && sizeof(StreamJob) == 28, "as descriptors.py has them");
 
-// Of each context the ranges of its symbols in order: start (12 bits), length - 1 (12 bits), symbol (8 bits); and for
+// Of each context the ranges of its symbols in order: start (12 bits), 4096 - length (12 bits), symbol (8 bits); and for
 // each pair of slots the number of the range that the first one is in. Behind the last range stands a copy of it.
-struct Tables {
+// `NEAR`: in shared memory.
+template <bool NEAR> struct Tables {
     const uint32_t* ranges;
     const uint8_t* looks;
 };
 
+// ~(a & b), in one instruction that the compiler does not look into.
+__device__ __forceinline__ uint32_t not_both(uint32_t a, uint32_t b) {
+#if defined(CUDA_EMU)
+    return ~(a & b);
+#else
+    uint32_t found;
+    asm("lop3.b32 %0, %1, %2, 0, 0x3f;" : "=r"(found) : "r"(a), "r"(b));
+    return found;
+#endif
+}
+
+// Whether two words differ in bits of a mask; one instruction, where compilers make two.
+__device__ __forceinline__ bool differs(uint32_t a, uint32_t b, uint32_t mask) {
+#if defined(CUDA_EMU)
+    return (a ^ b) & mask;
+#else
+    uint32_t found;
+    asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(found) : "r"(a), "r"(b), "r"(mask));
+    return found;
+#endif
+}
+
 // The range of the slot in the low bits of a state. That of the pair's second slot may be the next one, if it begins there.
-__device__ __forceinline__ uint32_t range_of(const Tables& tables, uint32_t context, uint32_t x) {
+template <bool NEAR>
+__device__ __forceinline__ uint32_t range_of(const Tables<NEAR>& tables, uint32_t context, uint32_t x) {
     const uint32_t look = tables.looks[context * LOOK_BYTES + (x >> 1 & (LOOK_BYTES - 1u))];
     const uint32_t* at = tables.ranges + context * RANGE_WORDS + look;
-    uint32_t range = at[0], next = at[1];
-    asm volatile("" : "+r"(range), "+r"(next));  // both at once: else the second is waited for, to see if it is needed
-    return (next ^ x) & (SLOTS - 1u) ? range : next;
+    uint32_t range, next;
+    if (NEAR) {  // both at once: else the first is read when it is known that the second is not the one
+        range = ((const volatile uint32_t*)at)[0];
+        next = ((const volatile uint32_t*)at)[1];
+    } else {
+        range = at[0];
+        next = at[1];
+    }
+    return differs(next, x, SLOTS - 1u) ? range : next;
 }
 
 // Up to 13 of the bits that escapes and low_exponents store as they are, from `bit` on; zeros behind their end.
@@ -78,27 +109,30 @@ enum SplitFormat { FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 };
 struct Lane {
     uint32_t below;  // a mask of the lanes below
     uint32_t x;      // state
-    uint32_t scale;  // of the next element
     uint32_t bit;    // of the escape bits
-    uint32_t passed, used;  // words: a multiple of 32, and how many more, fewer than 32
-    // Words of the stream, `passed` and the lane's number on: that one and the one 32 further on, in the low and in the
-    // high half; and the one 64 further on.
-    uint32_t words, ahead;
-    // Where the next element lies.
+    // Words of the stream: `used` of those in `words` are, fewer than 32. There are that of the lane's number and the
+    // one 32 further on, in the low and in the high half; `ahead`, the one 64 further on, which is that of number `at`.
+    uint32_t used, words, ahead, at, last;
+    const uint16_t* stream;
+    // Where the first element lies whose scale is not known, that after the next `AHEAD` steps.
     const Part* part;
     uint32_t rows, columns, row, column, row_scale;
     const uint8_t* column_scales;
-    // The bits of it that are stored as they are, and how these must be shifted.
+    uint32_t scales[AHEAD];  // of the next steps; `row_scale` is to be added
+    // The bits of the next element that are stored as they are, and how these must be shifted.
     const uint8_t* rest;
     const uint32_t* signs;
     uint32_t rest_shift, sign_turn;
-    uint32_t base;  // the first exponent of the alphabet, in its place
+    uint32_t base;       // the first exponent of the alphabet, in its place
+    uint8_t* out;        // where the next element is to be
+    const uint8_t* low;  // its low half
+    uint32_t low_step;   // bytes to that of the element after the next 31
 };
-
 
 template <int FORM> struct Sizes {
     static constexpr uint32_t rest = FORM == FORM_FP16 ? 32u : 16u;  // bytes that a step takes
     static constexpr uint32_t sign = FORM == FORM_FP8 ? 7u : 15u;    // its bit, in the high half of FP32
+    static constexpr uint32_t size = FORM == FORM_FP8 ? 1u : FORM == FORM_FP32 ? 4u : 2u;  // bytes of an element
 };
 
 __device__ __forceinline__ void enter_part(const Stream& s, Lane& l) {
@@ -109,9 +143,9 @@ __device__ __forceinline__ void enter_part(const Stream& s, Lane& l) {
     l.row = 0u;
 }
 
-// The lane's next element is that of `column` in the lane's row: finds out where that really is, and takes its scale.
-// Beyond the last element it is one of a matrix that never ends, and has any scale.
-__device__ __forceinline__ void look_ahead(const Stream& s, Lane& l) {
+// Takes the scale of the element in `column` of the lane's row: finds out where that really is. Beyond the last element
+// it is one of a matrix that never ends, and has any scale.
+__device__ __forceinline__ uint32_t scale_ahead(const Stream& s, Lane& l) {
     if (l.column >= l.columns) {
         do {
             l.column -= l.columns;
@@ -124,7 +158,31 @@ __device__ __forceinline__ void look_ahead(const Stream& s, Lane& l) {
         l.row_scale = s.row_scales[l.part->first_row + l.row];
     }
     GLOBAL(l.column_scales);
-    l.scale = l.row_scale + l.column_scales[l.column] & 255u;
+    return l.column_scales[l.column];
+}
+
+// Takes the scales of the next `AHEAD` steps. Most lanes stay in their rows.
+__device__ __forceinline__ void look_ahead(const Stream& s, Lane& l) {
+    GLOBAL(l.column_scales);
+    if (l.column + 32u * (AHEAD - 1u) < l.columns) {
+        const uint8_t* at = l.column_scales + l.column;
+#pragma unroll
+        for (uint32_t k = 0; k < AHEAD; ++k) l.scales[k] = at[32u * k];
+        l.column += 32u * AHEAD;
+    } else {
+#pragma unroll 1
+        for (uint32_t k = 0; k < AHEAD; ++k) {
+            const uint32_t scale = scale_ahead(s, l) + l.row_scale;
+            // In registers, so that no index of them is a variable.
+            l.scales[0] = k == 0u ? scale : l.scales[0];
+            l.scales[1] = k == 1u ? scale : l.scales[1];
+            l.scales[2] = k == 2u ? scale : l.scales[2];
+            l.scales[3] = k == 3u ? scale : l.scales[3];
+            l.column += 32u;
+        }
+#pragma unroll
+        for (uint32_t k = 0; k < AHEAD; ++k) l.scales[k] -= l.row_scale;
+    }
 }
 
 __device__ __forceinline__ uint32_t word_at(const Stream& s, uint32_t at) {
@@ -132,50 +190,56 @@ __device__ __forceinline__ uint32_t word_at(const Stream& s, uint32_t at) {
     return at < s.n_words ? s.words[at] : 0u;
 }
 
-// `a` where `mask` has ones, `b` elsewhere: one instruction.
-__device__ __forceinline__ uint32_t merged(uint32_t mask, uint32_t a, uint32_t b) { return (a & mask) | (b & ~mask); }
+// `a` where `mask` has ones, `b` elsewhere; one instruction, where compilers make two of a mask that they know.
+__device__ __forceinline__ uint32_t merged(uint32_t mask, uint32_t a, uint32_t b) {
+#if defined(CUDA_EMU)
+    return (a & mask) | (b & ~mask);
+#else
+    uint32_t found;
+    asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(found) : "r"(mask), "r"(a), "r"(b));
+    return found;
+#endif
+}
 
 // Turns a word to the right.
 __device__ __forceinline__ uint32_t turned(uint32_t word, uint32_t bits) { return __funnelshift_r(word, word, bits); }
 
 // The lane's element from the coded bits of it, `top`, which may have more than it takes, and those stored as they are.
+// `k`: the number of the step; `at`: where it is to be.
 template <int FORM>
-__device__ __forceinline__ void store_joined(const Stream& s, uint8_t* out, uint32_t i, uint32_t stored, uint32_t sign,
+__device__ __forceinline__ void store_joined(const Lane& l, uint8_t* at, uint32_t k, uint32_t stored, uint32_t sign,
                                              uint32_t top) {
     if (FORM == FORM_FP8) {
-        out[i] = (uint8_t)merged(128u, sign, top);
+        *at = (uint8_t)merged(128u, sign, top);
     } else if (FORM == FORM_FP16) {
-        ((uint16_t*)out)[i] = (uint16_t)merged(0x8000u, stored << 8, merged(127u, stored, top << 7));
+        *(uint16_t*)at = (uint16_t)merged(0x8000u, stored << 8, merged(127u, stored, top << 7));
     } else {
         const uint32_t v = merged(0x8000u, sign, merged(15u, stored, top << 4));
         if (FORM == FORM_BF16) {
-            ((uint16_t*)out)[i] = (uint16_t)v;
+            *(uint16_t*)at = (uint16_t)v;
         } else {
-            GLOBAL(s.low);
-            ((uint32_t*)out)[i] = v << 16 | s.low[i & s.keep];
+            GLOBAL(l.low);
+            *(uint32_t*)at = v << 16 | *(const uint16_t*)(l.low + (uint64_t)k * l.low_step);
         }
     }
 }
 
-// One element per lane, number `i`. `WHOLE`: all lanes have one.
-template <int FORM, uint32_t EXPONENT, uint32_t TOP, bool WHOLE>
-__device__ __forceinline__ void step(const Stream& s, const StreamJob& job, const Tables& tables, uint8_t* out, Lane& l,
-                                     uint32_t i) {
-    const bool active = WHOLE || i < s.n;
-    const uint32_t scale = l.scale;
-    l.column += 32u;
-    look_ahead(s, l);
+// One element per lane, that `32 * k` after number `i`, and `scale` its scale. `WHOLE`: all lanes have one.
+template <int FORM, uint32_t EXPONENT, uint32_t TOP, bool WHOLE, bool NEAR>
+__device__ __forceinline__ void step(const Stream& s, const StreamJob& job, const Tables<NEAR>& tables, Lane& l, uint32_t i,
+                                     uint32_t k, uint32_t scale) {
+    const bool active = WHOLE || i + 32u * k < s.n;
     // Blocks of stored bits are whole, so that lanes without an element may read.
     uint32_t stored = 0u, sign = 0u;
     GLOBAL(l.rest);
     GLOBAL(l.signs);
-    if (FORM != FORM_FP8) stored = (uint32_t)*l.rest >> l.rest_shift;
-    if (FORM != FORM_FP16) sign = turned(*l.signs, l.sign_turn);
-    l.rest += Sizes<FORM>::rest;
-    l.signs += 1;
+    if (FORM != FORM_FP8) stored = (uint32_t)l.rest[k * Sizes<FORM>::rest] >> l.rest_shift;
+    if (FORM != FORM_FP16) sign = turned(l.signs[k], l.sign_turn);
     const uint32_t range = range_of(tables, scale & job.phases, l.x);
-    const uint32_t symbol = range >> 24;
-    const uint32_t x = ((range >> 12 & (SLOTS - 1u)) + 1u) * (l.x >> PROBABILITY_BITS) + (l.x - range & (SLOTS - 1u));
+    // The length of the range is SLOTS - less, where `less` is 12 bits of it: its product with the state's high bits, and
+    // the slot within it, are l.x - start - less * high. Less by one instruction with ~less = -less - 1.
+    const uint32_t high = l.x >> PROBABILITY_BITS;
+    const uint32_t x = not_both(range >> 12, SLOTS - 1u) * high + (l.x - (range & (SLOTS - 1u)) + high);
     if (active) l.x = x;
     const bool need = active && x < FIRST_STATE;
     const uint32_t needing = __ballot_sync(ALL_LANES, need);
@@ -184,16 +248,17 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
     if (need) l.x = __byte_perm(two, l.x, mine < 32u ? 0x5410 : 0x5432);
     l.used += __popc(needing);
     if (l.used >= 32u) {
+        GLOBAL(l.stream);
         l.used -= 32u;
-        l.passed += 32u;
         l.words = __byte_perm(l.words, l.ahead, 0x5432);
-        l.ahead = word_at(s, l.passed + 64u + (i & 31u));
+        l.at += 32u;
+        l.ahead = l.stream[min(l.at, l.last)];  // without a branch; what stands behind the end does not matter
     }
     // The coded bits; there may be others above them.
     const uint32_t expected = scale >> job.phase;
-    uint32_t top = (expected << TOP) + l.base + symbol;
-    const uint32_t rare = __ballot_sync(ALL_LANES, active && symbol >= job.main);
-    if (rare) {
+    uint32_t top = (expected << TOP) + l.base + (range >> 24);
+    if (__any_sync(ALL_LANES, active && range >= job.main << 24)) {
+        const uint32_t symbol = range >> 24;
         const bool is_escape = active && symbol > job.main + job.low_exponents, is_low = active && symbol > job.main && !is_escape;
         const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), low_exponents = __ballot_sync(ALL_LANES, is_low);
         const uint32_t from = l.bit + TOP * __popc(low_exponents & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
@@ -206,21 +271,41 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
         }
         l.bit += TOP * __popc(low_exponents) + (EXPONENT + TOP) * __popc(escapes);
     }
-    if (active) store_joined<FORM>(s, out, i, stored, sign, top);
+    GLOBAL(l.out);
+    if (active) store_joined<FORM>(l, l.out + k * 32u * Sizes<FORM>::size, k, stored, sign, top);
 }
 
-template <int FORM, uint32_t EXPONENT, uint32_t TOP>
-__device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& job, const Tables& tables, uint8_t* out,
+// `AHEAD` steps, from element number `i` on.
+template <int FORM, uint32_t EXPONENT, uint32_t TOP, bool WHOLE, bool NEAR>
+__device__ __forceinline__ void steps(const Stream& s, const StreamJob& job, const Tables<NEAR>& tables, Lane& l, uint32_t i) {
+    uint32_t scales[AHEAD];
+#pragma unroll
+    for (uint32_t k = 0; k < AHEAD; ++k) scales[k] = l.scales[k] + l.row_scale & 255u;
+    look_ahead(s, l);
+#pragma unroll
+    for (uint32_t k = 0; k < AHEAD; ++k)
+        if (WHOLE || 32u * k + (i & ~31u) < s.n)
+            step<FORM, EXPONENT, TOP, WHOLE>(s, job, tables, l, i, k, scales[k]);
+    l.rest += AHEAD * Sizes<FORM>::rest;
+    l.signs += AHEAD;
+    l.out += AHEAD * 32u * Sizes<FORM>::size;
+    if (FORM == FORM_FP32) l.low += (uint64_t)AHEAD * l.low_step;
+}
+
+template <int FORM, uint32_t EXPONENT, uint32_t TOP, bool NEAR>
+__device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& job, const Tables<NEAR>& tables, uint8_t* out,
                                               uint32_t* status) {
-    GLOBAL(out);
     GLOBAL(s.states);
     Lane l;
     const uint32_t lane = threadIdx.x & 31u;
     l.below = (1u << lane) - 1u;
     l.x = s.states[lane];
-    l.bit = l.passed = l.used = 0u;
+    l.bit = l.used = 0u;
     l.words = word_at(s, lane) | word_at(s, lane + 32u) << 16;
     l.ahead = word_at(s, lane + 64u);
+    l.at = lane + 64u;
+    l.stream = s.n_words ? s.words : (const uint16_t*)s.states;  // there is something
+    l.last = s.n_words ? s.n_words - 1u : 0u;
     l.part = s.parts;
     enter_part(s, l);
     GLOBAL(s.row_scales);
@@ -232,13 +317,17 @@ __device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& 
     l.signs = s.signs;
     l.sign_turn = lane - Sizes<FORM>::sign & 31u;
     l.base = (uint32_t)s.base << TOP;
-    const uint32_t whole = (s.n & ~31u) + lane;
-    uint32_t i = lane;
+    l.out = out + Sizes<FORM>::size * lane;
+    l.low = (const uint8_t*)(s.low + (lane & s.keep));
+    l.low_step = 32u * sizeof(uint16_t) & s.keep;
+    // The same in all lanes, which the compiler then knows: it need not expect votes in a warp that has come apart.
+    const uint32_t whole = __shfl_sync(ALL_LANES, s.n / (32u * AHEAD) * (32u * AHEAD), 0);
+    uint32_t first = 0u;
 #pragma unroll 1
-    for (; i != whole; i += 32u) step<FORM, EXPONENT, TOP, true>(s, job, tables, out, l, i);
-    if (s.n & 31u) step<FORM, EXPONENT, TOP, false>(s, job, tables, out, l, i);
+    for (; first != whole; first += 32u * AHEAD) steps<FORM, EXPONENT, TOP, true>(s, job, tables, l, first + lane);
+    if (first != s.n) steps<FORM, EXPONENT, TOP, false>(s, job, tables, l, first + lane);
     uint32_t wrong = l.x != FIRST_STATE ? STATUS_STATE : 0u;
-    if (l.passed + l.used != s.n_words) wrong |= STATUS_POSITION;
+    if (l.at - lane - 64u + l.used != s.n_words) wrong |= STATUS_POSITION;
     if ((l.bit + 7u) >> 3 != s.n_escapes)
         wrong |= STATUS_ESCAPES;
     else if ((l.bit & 7u) && s.escapes[s.n_escapes - 1u] >> (l.bit & 7u))
@@ -265,11 +354,11 @@ __device__ __forceinline__ void decode_streams(const StreamJob* jobs, uint32_t n
     const Stream stream = streams[job.stream + warp];  // in registers, since stores of elements might change those in memory
     uint8_t* out = outs[stream.tensor] + stream.out;
     if (fits) {
-        const Tables near = {shared, (const uint8_t*)(shared + MOST_SHARED * RANGE_WORDS)};
+        const Tables<true> near = {shared, (const uint8_t*)(shared + MOST_SHARED * RANGE_WORDS)};
         decode_stream<FORM, EXPONENT, TOP>(stream, job, near, out, status);
     } else {
         GLOBAL(source);
-        const Tables far = {source, (const uint8_t*)(source + contexts * RANGE_WORDS)};
+        const Tables<false> far = {source, (const uint8_t*)(source + contexts * RANGE_WORDS)};
         decode_stream<FORM, EXPONENT, TOP>(stream, job, far, out, status);
     }
 }
