@@ -24,14 +24,16 @@ from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.arguments import need, need_whole
 from densor.tables.arrow import ArrowTable
+from densor.tables.parquet import ParquetTable
 from densor.tables.records import RecordTable
 from densor.tables.values import Values, holds, joined
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
 # Files that tell the types of their columns, by format.
-_TYPED: dict[str, type[ArrowTable] | type[RecordTable]] = {
+_TYPED: dict[str, type[ArrowTable] | type[RecordTable] | type[ParquetTable]] = {
     "arrow": ArrowTable,
     "npy": RecordTable,
+    "parquet": ParquetTable,
 }
 _UNITS_OF_POLARS = ("ms", "us", "ns")
 _MISSING = {b"", b"NA", b"N/A", b"NaN", b"nan", b"null", b"NULL"}
@@ -328,15 +330,15 @@ def read_table(
     options: ReadOptions | None = None,
     **keywords: Unpack[ReadKeywords],
 ) -> Any:
-    """Columns of a CSV, Arrow or `.npy` file in an archive; only what is needed is decoded.
+    """Columns of a CSV, Parquet, Arrow or `.npy` file in an archive; no more is decoded.
 
     `source`: path, URL, file object or bytes of an archive; `name`: of the file in it, where there
     are several. `columns`: names, by default all. `rows`: those of a slice, without a step, of the
     rows of the table. `where`: conditions such as `price >= 10` or `cut == Ideal`, of which all
     must hold. `to`: a dict of numpy arrays, or a table of `pandas`, `polars` or `arrow`, which must
     be installed. Cells are integers, floating-point numbers (also where some are missing), times or
-    texts, whatever all of those that are read can be. Those of Arrow and of records have the types
-    that the file says, and what is missing is NaN, NaT or None: integers some of which are missing
+    texts, whatever all of those that are read can be. Those of Parquet, Arrow and records have the
+    types that the file says, and what is missing is NaN, NaT or None: integers some of which are missing
     are float64 in numpy, and exact in tables. Lines with another number of cells are passed over.
     Options are those of `densor.decompress_file`.
 
@@ -368,7 +370,7 @@ def read_table(
 
 
 def _of_types(
-    table: ArrowTable | RecordTable,
+    table: ArrowTable | RecordTable | ParquetTable,
     columns: Sequence[str] | None,
     rows: slice,
     where: Sequence[str],
