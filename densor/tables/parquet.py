@@ -82,6 +82,7 @@ class ParquetTable:
         except FormatError as error:
             raise FileError(f"{entry.meta.name}: {error}") from error
         self.names = [leaf.name for leaf in self._metadata.leaves]
+        self._dtypes = [_dtype(leaf.element) for leaf in self._metadata.leaves]
 
     def parts(self, columns: Sequence[int], begin: int, end: int) -> Iterator[list[Values]]:
         """Columns of rows `begin` to `end`, of a group of rows at a time."""
@@ -95,13 +96,15 @@ class ParquetTable:
                 return
 
     def _column(self, group: Group, number: int, low: int, high: int) -> Values:
-        leaf = self._metadata.leaves[number]
+        leaf, dtype = self._metadata.leaves[number], self._dtypes[number]
+        if not dtype:
+            raise FileError(f"column {leaf.name!r} can only be read with its whole file")
         found = self._stored.column(group.begins[number]) if leaf.known else None
         if found is not None:
             stored, place = found
             if stored.rows != group.rows or stored.columns[place].width != leaf.width:
                 raise FormatError("columns of Parquet differ in their rows")
-            return _typed(stored.values(place, low, high), leaf)
+            return _typed(stored.values(place, low, high), leaf, dtype)
         column = self._metadata.column(group, number)
         if column is None:
             raise FileError(f"column {leaf.name!r} can only be read with its whole file")
@@ -109,13 +112,14 @@ class ParquetTable:
         values = values_of(column._replace(begin=0), group.rows, data)
         if values is None:
             raise FileError(f"column {leaf.name!r} can only be read with its whole file")
-        typed = _typed(values, leaf)
-        return typed.take(np.arange(low, high))
+        return _typed(values, leaf, dtype).take(np.arange(low, high))
 
 
 def _dtype(element: Struct) -> str:
     """The type of a column's values; "text", "bytes", or nothing for one that is not known."""
-    kind, logical, before = element.get(1), element.get(10), element.get(6)
+    kind, logical, before = element.get(1), element.get(10), element.get(6, -1)
+    if not isinstance(kind, int) or not isinstance(before, int):
+        return ""
     if (isinstance(logical, dict) and _DECIMAL in logical) or before == _DECIMAL:
         return ""
     if kind in (_TEXT, _FIXED):
@@ -124,8 +128,8 @@ def _dtype(element: Struct) -> str:
         text = isinstance(logical, dict) and any(key in logical for key in _TEXTS)
         return "text" if text or before in _TEXTS_BEFORE else "bytes"
     if kind in (_I32, _I64):
-        return _of_logical(logical) or _CONVERTED.get(before or 0, "") or _PLAIN[kind]
-    return _PLAIN.get(kind if isinstance(kind, int) else -1, "")
+        return _of_logical(logical) or _CONVERTED.get(before, "") or _PLAIN[kind]
+    return _PLAIN.get(kind, "")
 
 
 def _of_logical(logical: object) -> str:
@@ -136,19 +140,18 @@ def _of_logical(logical: object) -> str:
         return "M8[D]"
     for key, kind in ((_TIME, "m8"), (_TIMESTAMP, "M8")):
         unit = logical[key].get(2) if isinstance(logical.get(key), dict) else None
-        if isinstance(unit, dict) and unit:
-            return f"{kind}[{_UNITS.get(next(iter(unit)), 's')}]"
+        for number, name in _UNITS.items():
+            if isinstance(unit, dict) and number in unit:
+                return f"{kind}[{name}]"
     about = logical.get(_INTEGER)
     if isinstance(about, dict) and about.get(1) in (8, 16, 32, 64):
         return f"{'<i' if about.get(2, False) else '<u'}{about[1] // 8}"
     return ""
 
 
-def _typed(values: pages.Values, leaf: Leaf) -> Values:
+def _typed(values: pages.Values, leaf: Leaf, dtype: str) -> Values:
     """The values of pages as those of the column's type."""
-    dtype, missing = _dtype(leaf.element), values.missing
-    if not dtype:
-        raise FileError(f"column {leaf.name!r} can only be read with its whole file")
+    missing = values.missing
     if leaf.width == TEXTS or dtype in ("text", "bytes"):
         return Values(_texts(values, dtype == "text"), missing)
     size = abs(leaf.width)

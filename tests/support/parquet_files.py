@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class Column:
     values: Sequence[bytes | None]
     dictionary: bool = True
     repetition: int = 1
+    told: dict[int, Any] = field(default_factory=dict)  # in the schema, of its logical type
 
     @property
     def width(self) -> int:
@@ -141,7 +142,7 @@ def file(
         chunks = []
         for column in columns:
             part = Column(column.name, column.type, column.values[begin : begin + group_rows],
-                          column.dictionary, column.repetition)  # fmt: skip
+                          column.dictionary, column.repetition, column.told)  # fmt: skip
             data, dictionary = _chunk(part, codec, page_rows, version, way, other)
             about = {1: TYPES[column.type], 2: [0, 3, 8], 3: [column.name.encode()], 4: codec,
                      5: len(part.values), 6: len(data), 7: len(data), 9: len(out)}  # fmt: skip
@@ -152,7 +153,8 @@ def file(
         groups.append({1: chunks, 2: 0, 3: min(group_rows, total - begin)})
     schema: list[dict[int, Any]] = [{4: b"schema", 5: len(columns)}]
     for column in columns:
-        schema.append({1: TYPES[column.type], 3: column.repetition, 4: column.name.encode()})
+        schema.append({1: TYPES[column.type], 3: column.repetition, 4: column.name.encode(),
+                       **column.told})  # fmt: skip
         if column.type == "fixed":
             schema[-1][2] = column.width
     metadata = thrift({1: 2, 2: schema, 3: total, 4: groups, 6: b"densor's tests"})

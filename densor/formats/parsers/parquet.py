@@ -142,10 +142,12 @@ class Metadata:
                 Group(group[3], tuple(_begin(chunk[3]) for chunk in group[1]), tuple(group[1]))
                 for group in metadata[4]
             ]
+            if any(
+                group.rows < 0 or len(group.begins) != len(self.leaves) for group in self.groups
+            ):
+                raise ValueError("groups of other columns")
         except _ODD as error:
             raise FormatError("metadata of a Parquet file is not as it should be") from error
-        if any(group.rows < 0 or len(group.begins) != len(self.leaves) for group in self.groups):
-            raise FormatError("metadata of a Parquet file is not as it should be")
 
     def column(self, group: Group, number: int) -> Column | None:
         """Where the pages of a column are; None where they are of kinds that are not known."""
