@@ -14,6 +14,7 @@ from densor.codec.pages.layout import (
     DICTIONARY,
     INDICES,
     MAX_CONTENT,
+    SPLIT,
     TEXTS,
     Column,
     Page,
@@ -27,6 +28,7 @@ from densor.codec.pages.values import (
     fixed,
     padded,
     runs,
+    transposed,
 )
 from densor.codec.table.layout import I32, I64
 from densor.errors import FormatError
@@ -226,6 +228,10 @@ class _ColumnReader:
             read = _numbers(body[1:], bits, count)
             found = None if read is None else self._looked_up(read[0])
             index_runs = None if read is None else read[1]
+        elif page.kind == SPLIT:
+            width = self._column.width
+            fits = body.size == count * width
+            found = self._plain(transposed(body, width), count) if fits else None
         else:
             found = self._plain(body, count)
         if found is None:

@@ -20,6 +20,7 @@ from densor.codec.pages.layout import (
     PLAIN,
     PLAIN_CODEC,
     SNAPPY,
+    SPLIT,
     TEXTS,
     Column,
     Page,
@@ -46,7 +47,7 @@ _FIXED = 7  # a physical type, whose width stands beside it
 _DTYPES = {1: "I32", 2: "I64", 4: "F32", 5: "F64"}
 _MAX_WIDTH = 1 << 15
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3  # types of pages
-_ENCODINGS = {0: PLAIN, 2: INDICES, 8: INDICES}
+_ENCODINGS = {0: PLAIN, 2: INDICES, 8: INDICES, 9: SPLIT}
 _LEVELS = 3  # the encoding of levels that is known
 _REQUIRED, _OPTIONAL = 0, 1
 _ODD = LookupError, TypeError, AttributeError, ValueError  # of values of other types
@@ -246,7 +247,7 @@ def _page(window: Window, at: int, end: int, leaf: Leaf, left: list[int]) -> Pag
         return None
     if encoding is None or not 0 <= values <= MAX_ROWS:
         return None
-    if encoding == INDICES and leaf.width == BITS:
+    if (encoding == INDICES and leaf.width == BITS) or (encoding == SPLIT and leaf.width < 1):
         return None
     return Page(size, stored, whole, encoding, values, levels, compressed)
 
