@@ -1,4 +1,4 @@
-"""Tables in archives: some columns and rows of a CSV file, of which no more is read than needed.
+"""Tables in archives: some columns and rows of a file, of which no more is read than needed.
 
 >>> import densor, tempfile, pathlib
 >>> folder = pathlib.Path(tempfile.mkdtemp())
@@ -9,6 +9,23 @@
 {'square': array([100, 121, 144])}
 """
 
-from densor.tables.read import Table, TableLatents, read_latents, read_table
+from densor.tables.lines import line_of, lines_of
+from densor.tables.read import (
+    Table,
+    TableLatents,
+    read_latents,
+    read_table,
+    select_typed,
+    typed_table,
+)
 
-__all__ = ["Table", "TableLatents", "read_latents", "read_table"]
+__all__ = [
+    "Table",
+    "TableLatents",
+    "line_of",
+    "lines_of",
+    "read_latents",
+    "read_table",
+    "select_typed",
+    "typed_table",
+]

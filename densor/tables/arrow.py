@@ -20,7 +20,7 @@ from densor.formats.container.archive import Archive
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers.arrow import Batch, Messages, Part, flat, messages_in
 from densor.formats.parsers.arrow_schema import Field
-from densor.tables.values import Values
+from densor.tables.values import Values, objects
 
 _KEPT = 4  # chunks whose columns are kept: batches share chunks, and dictionaries are in others
 
@@ -236,12 +236,7 @@ def _by_column(batch: Batch) -> dict[int, dict[int, Part]]:
 
 def _objects(data: bytes, offsets: npt.NDArray[np.int64], ids: Any, text: bool) -> npt.NDArray[Any]:
     """Cells one behind the other as objects; `ids`: which of them, by default all."""
-    if ids is not None:
-        used, ids = np.unique(ids, return_inverse=True)
-        ends = zip(offsets[used].tolist(), offsets[used + 1].tolist(), strict=True)
-    else:
-        ends = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
-    found = [data[begin:end] for begin, end in ends]
-    cells = np.empty(len(found), object)
-    cells[:] = [cell.decode("utf-8", "surrogateescape") for cell in found] if text else found
-    return cells if ids is None else cells[ids.reshape(-1)]
+    if ids is None:
+        return objects(data, offsets[:-1], offsets[1:], None, text)
+    used, ids = np.unique(ids, return_inverse=True)
+    return objects(data, offsets[used], offsets[used + 1], ids.reshape(-1), text)

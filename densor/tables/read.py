@@ -19,19 +19,23 @@ from densor.codec.table.reading import Part, PlainPart, StoredPart, lines_of
 from densor.errors import ArgumentError, FileError
 from densor.file import File, only_file
 from densor.formats.container.archive import Archive
+from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers import json_lines
 from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.arguments import need, need_whole
 from densor.tables.arrow import ArrowTable
+from densor.tables.parquet import ParquetTable
 from densor.tables.records import RecordTable
 from densor.tables.values import Values, holds, joined
 
 Kind = Literal["numpy", "pandas", "polars", "arrow"]
+TypedTable = ArrowTable | RecordTable | ParquetTable
 # Files that tell the types of their columns, by format.
-_TYPED: dict[str, type[ArrowTable] | type[RecordTable]] = {
+_TYPED: dict[str, Callable[[Archive, IndexedEntry], TypedTable]] = {
     "arrow": ArrowTable,
     "npy": RecordTable,
+    "parquet": ParquetTable,
 }
 _UNITS_OF_POLARS = ("ms", "us", "ns")
 _MISSING = {b"", b"NA", b"N/A", b"NaN", b"nan", b"null", b"NULL"}
@@ -328,17 +332,17 @@ def read_table(
     options: ReadOptions | None = None,
     **keywords: Unpack[ReadKeywords],
 ) -> Any:
-    """Columns of a CSV, Arrow or `.npy` file in an archive; only what is needed is decoded.
+    """Columns of a CSV, Parquet, Arrow or `.npy` file in an archive; no more is decoded.
 
     `source`: path, URL, file object or bytes of an archive; `name`: of the file in it, where there
     are several. `columns`: names, by default all. `rows`: those of a slice, without a step, of the
     rows of the table. `where`: conditions such as `price >= 10` or `cut == Ideal`, of which all
     must hold. `to`: a dict of numpy arrays, or a table of `pandas`, `polars` or `arrow`, which must
     be installed. Cells are integers, floating-point numbers (also where some are missing), times or
-    texts, whatever all of those that are read can be. Those of Arrow and of records have the types
-    that the file says, and what is missing is NaN, NaT or None: integers some of which are missing
-    are float64 in numpy, and exact in tables. Lines with another number of cells are passed over.
-    Options are those of `densor.decompress_file`.
+    texts, whatever all of those that are read can be. Those of Parquet, Arrow and records have the
+    types that the file says, and what is missing is NaN, NaT or None: integers some of which are
+    missing are float64 in numpy, and exact in tables. Lines with another number of cells are passed
+    over. Options are those of `densor.decompress_file`.
 
     ArgumentError for a column that is not there, FileError where the file is no table.
     """
@@ -348,11 +352,10 @@ def read_table(
     conditions = [where] if isinstance(where, str) else list(where)
     with File(source, options=chosen) as file:
         archive = file.archive
-        entry = only_file(archive, name, (*FORMATS, *_TYPED), "table")
+        typed, entry = typed_table(archive, name)
         archive.check_size({entry.number: entry.size})
-        typed = _TYPED.get(entry.meta.format or "")
         if typed is not None:
-            values = _of_types(typed(archive, entry), columns, rows or slice(None), conditions)
+            values = _of_types(typed, columns, rows or slice(None), conditions)
             return _as(values, to)
         table = Table(archive, name)
         names = list(table.names if columns is None else columns)
@@ -367,27 +370,42 @@ def read_table(
     return _as(values, to)
 
 
-def _of_types(
-    table: ArrowTable | RecordTable,
-    columns: Sequence[str] | None,
-    rows: slice,
-    where: Sequence[str],
-) -> dict[str, Values]:
-    """Columns of a file that tells their types, as `read_table` gives them."""
+def typed_table(archive: Archive, name: str | None) -> tuple[TypedTable | None, IndexedEntry]:
+    """The table in a file that tells the types of its columns, None where it does not; the file."""
+    entry = only_file(archive, name, (*FORMATS, *_TYPED), "table")
+    kind = _TYPED.get(entry.meta.format or "")
+    return None if kind is None else kind(archive, entry), entry
+
+
+def select_typed(
+    table: TypedTable, columns: Sequence[str], rows: slice, where: Sequence[str]
+) -> Iterator[list[Values]]:
+    """Columns of the rows that are asked for, of a part of such a table at a time."""
     conditions = [_condition(text, table.names) for text in where]
-    names = list(table.names if columns is None else columns)
-    if not names:
+    if not columns:
         raise ArgumentError("no columns are asked for")
-    numbers = [_number(column, table.names) for column in names]
-    found: list[list[Values]] = []
-    begin, end = _range(rows)
+    numbers = [_number(column, table.names) for column in columns]
+    return _parts_where(table, numbers, _range(rows), conditions)
+
+
+def _parts_where(
+    table: TypedTable, numbers: list[int], rows: tuple[int, int], conditions: list[_Condition]
+) -> Iterator[list[Values]]:
     every = [condition.column for condition in conditions] + numbers
-    for part in table.parts(every, begin, end):
+    for part in table.parts(every, *rows):
         good = np.ones(len(part[0].cells), np.bool_)
         for condition, values in zip(conditions, part, strict=False):
             good &= holds(values, condition.compare, condition.value)
         chosen = np.flatnonzero(good)
-        found.append([values.take(chosen) for values in part[len(conditions) :]])
+        yield [values.take(chosen) for values in part[len(conditions) :]]
+
+
+def _of_types(
+    table: TypedTable, columns: Sequence[str] | None, rows: slice, where: Sequence[str]
+) -> dict[str, Values]:
+    """Columns of a file that tells their types, as `read_table` gives them."""
+    names = list(table.names if columns is None else columns)
+    found = list(select_typed(table, names, rows, where))
     return {name: joined([part[i] for part in found]) for i, name in enumerate(names)}
 
 

@@ -38,6 +38,17 @@ class Values(NamedTuple):
         return found
 
 
+def objects(
+    data: bytes, begins: npt.NDArray[Any], ends: npt.NDArray[Any], ids: Any, text: bool
+) -> npt.NDArray[Any]:
+    """Cells between places of `data` as `str` or `bytes`; `ids`: which of them, None for all."""
+    places = zip(begins.tolist(), ends.tolist(), strict=True)
+    found = [data[begin:end] for begin, end in places]
+    cells = np.empty(len(found), object)
+    cells[:] = [cell.decode("utf-8", "surrogateescape") for cell in found] if text else found
+    return cells if ids is None else cells[ids]
+
+
 def joined(parts: Sequence[Values]) -> Values:
     """Values of several parts as one."""
     if not parts:

@@ -17,7 +17,7 @@ from densor.codec.pages.content import ColumnsReader, rows_of_tables
 from densor.codec.pages.decoder import PagesDecoder, open_decoder
 from densor.codec.pages.encoder import PagesCoder
 from densor.codec.pages.kernels import MOST_BEHIND, split_texts, take_runs
-from densor.codec.pages.layout import DICTIONARY, INDICES, MAX_ROWS, PLAIN, PLAIN_CODEC
+from densor.codec.pages.layout import DICTIONARY, INDICES, MAX_ROWS, PLAIN, PLAIN_CODEC, SPLIT
 from densor.codec.pages.payload import pack_table
 from densor.codec.pages.undo import undo
 from densor.codec.pages.values import ColumnRecipe, PageMaker, PageRecipe, Values, fixed, runs
@@ -215,6 +215,16 @@ def test_recipes_come_back(ways: tuple[bytes, bytes], newer: bool) -> None:
     if newer:
         with pytest.raises(FormatError):
             recipe.take(Reader(recipe.pack(columns, Packer(3))), 1000, 100, False)
+
+
+@pytest.mark.parametrize(("width", "newer"), [(8, False), (0, True), (-1, True)])
+def test_values_that_cannot_be_split(width: int, newer: bool) -> None:
+    pages = (PageRecipe(1, SPLIT, 100, 0, False, b"\0"),)
+    good = recipe.pack([ColumnRecipe(0, 8, False, False, pages)], Packer(3))
+    assert recipe.take(Reader(good), 1000, 100, True)[0].pages == pages
+    bad = recipe.pack([ColumnRecipe(0, width, False, False, pages)], Packer(3))
+    with pytest.raises(FormatError):
+        recipe.take(Reader(bad), 1000, 100, newer)
 
 
 @pytest.mark.parametrize("order", [[0], [0, 0], [0, 2], [-1, 0], [0, 1, 2]])

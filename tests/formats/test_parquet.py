@@ -122,6 +122,21 @@ def test_pages_of_gzip_that_zlib_has_not_made(tmp_path: Path) -> None:
         assert gzip.find(np.frombuffer(member, np.uint8), np.zeros(40, np.uint8), None) is None
 
 
+@pytest.mark.parametrize("codec", [PLAIN, SNAPPY])
+@pytest.mark.parametrize("version", [1, 2])
+def test_values_that_are_split(tmp_path: Path, codec: int, version: int) -> None:
+    columns = [replace(column, dictionary=False, split=True) for column in flights(900)
+               if column.type not in ("text", "bool")]  # fmt: skip
+    data = file(columns, codec, 250, 900, version)
+    assert undone(data) == [True] * len(columns)
+    assert comes_back(tmp_path, data, 3) < len(data) / 2
+    found = densor.read_table(tmp_path / "a.densor", columns=["id"])
+    assert found["id"].tolist() == [int.from_bytes(v or b"", "little") for v in columns[0].values]
+    (stretch,) = (s.kind.pages for s in segments_of(data) if s.kind.pages)
+    coder = encoder.PagesCoder(stretch, level_settings(3), Workers(1))
+    assert coder.model() == bytes([17, 1])
+
+
 @pytest.mark.parametrize("level", [1, 5])
 def test_other_cuts_and_orders_are_kept(tmp_path: Path, level: int) -> None:
     """Runs that other writers cut otherwise, and dictionaries in another order."""

@@ -17,7 +17,8 @@ import struct
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -360,10 +361,24 @@ def compressed_pages() -> Iterator[tuple[str, bytes]]:
     yield from _pages("lz4", parquet_files.LZ4, 5, 2, False)
 
 
+def split_pages() -> Iterator[tuple[str, bytes]]:
+    """Numbers whose bytes are split."""
+    kinds = "i4", "f8", "fixed"
+    columns = [column for column in parquet_files.flights(300) if column.type in kinds]
+    numbers = [replace(column, dictionary=False, split=True) for column in columns]
+    yield from _pages("split", parquet_files.SNAPPY, 3, 1, False, numbers)
+
+
 def _pages(
-    name: str, codec: int, level: int, version: int, other: bool
+    name: str,
+    codec: int,
+    level: int,
+    version: int,
+    other: bool,
+    columns: Sequence[parquet_files.Column] = (),
 ) -> Iterator[tuple[str, bytes]]:
-    data = parquet_files.file(parquet_files.flights(300), codec, 100, 300, version, other=other)
+    columns = columns or parquet_files.flights(300)
+    data = parquet_files.file(columns, codec, 100, 300, version, other=other)
     with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
         patch.setattr(choose, "_pages", _by_values)  # however small
         patch.setattr(parquet, "FEWEST_OF_SEVERAL", 1)
@@ -704,6 +719,7 @@ GROUPS = (
     Group("0.11, ranks of tokens", (ranked_tokens,)),
     Group("0.12, pages by gzip and LZ4", (compressed_pages,)),
     Group("0.12, elements in other forms", (notations,)),
+    Group("0.12, split pages", (split_pages,)),
 )
 
 

@@ -14,7 +14,7 @@ from reference.table import Fields, Parse
 
 CODEC = 17
 TEXTS, BITS = 0, -1
-DICTIONARY, INDICES, PLAIN = range(3)
+DICTIONARY, INDICES, PLAIN, SPLIT = range(4)
 MOST_BITS, MOST_BEHIND, MOST_PAGES, MOST_ROWS = 24, 255, 2**16, 2**24
 MOST_CONTENT, MOST_CELLS = 2**27, 2**23
 
@@ -234,6 +234,8 @@ class Column:
                 levels = self._levels(page, part)
                 if page.kind == PLAIN:
                     body = self._plain(known_values)
+                elif page.kind == SPLIT:
+                    body = split(self.width, known_values)
                 else:
                     numbers = [place[value] for value in known_values]
                     if any(number >> page.bits for number in numbers):
@@ -262,6 +264,11 @@ class Column:
         if self.width == BITS:
             return bits_of(values)
         return b"".join(values)
+
+
+def split(width: int, values: list[bytes]) -> bytes:
+    """The first bytes of all values, their second, and so on (3)."""
+    return bytes(value[i] for i in range(width) for value in values)
 
 
 def bits_of(values: list[bytes]) -> bytes:
@@ -344,7 +351,7 @@ def recipes(at: Fields, original: int, rows: int, model: Model) -> list[Column]:
             form, header, values = inner.u8(), inner.number(original), inner.number(rows)
             bits = inner.u8()
             way = way_of(inner, model.newer)
-            if form > 31 or form & 3 > 2 or (not form & 3 and (form or values)):
+            if form > 31 or form & 3 > 2 + model.newer or (not form & 3 and (form or values)):
                 fail("a kind of page")
             if bits > MOST_BITS:
                 fail("bits of an index")
@@ -353,6 +360,8 @@ def recipes(at: Fields, original: int, rows: int, model: Model) -> list[Column]:
             made.append(Page(header, form & 3, values, bits, bool(form & 4), way, levels, indices))
         if sum(page.values for page in made) != rows:
             fail("rows of pages")
+        if width < 1 and any(page.kind == SPLIT for page in made):
+            fail("values without a width that are split")
         columns.append(Column(before, width, bool(flags & 1), bool(flags & 2), order, made))
     if inner.left or numbers:
         fail("recipes")

@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ class Column:
     values: Sequence[bytes | None]
     dictionary: bool = True
     repetition: int = 1
+    split: bool = False
+    told: dict[int, Any] = field(default_factory=dict)  # in the schema, of its logical type
 
     @property
     def width(self) -> int:
@@ -107,8 +109,9 @@ def _chunk(
             bits = max(1, (len(known) - 1).bit_length())
             body = bytes([bits]) + _runs([known[value] for value in there], bits, other)
         else:
-            body = _plain(column.width, there)
-        encoding = 8 if dictionary else 0
+            body = reference.split(column.width, there) if column.split else _plain(
+                column.width, there)  # fmt: skip
+        encoding = 8 if dictionary else 9 if column.split else 0
         if version == 2:
             stored = levels + _block(body, codec, way)
             about = {1: len(part), 2: len(part) - len(there), 3: len(part), 4: encoding,
@@ -140,8 +143,7 @@ def file(
     for begin in range(0, total, group_rows):
         chunks = []
         for column in columns:
-            part = Column(column.name, column.type, column.values[begin : begin + group_rows],
-                          column.dictionary, column.repetition)  # fmt: skip
+            part = replace(column, values=column.values[begin : begin + group_rows])
             data, dictionary = _chunk(part, codec, page_rows, version, way, other)
             about = {1: TYPES[column.type], 2: [0, 3, 8], 3: [column.name.encode()], 4: codec,
                      5: len(part.values), 6: len(data), 7: len(data), 9: len(out)}  # fmt: skip
@@ -152,7 +154,8 @@ def file(
         groups.append({1: chunks, 2: 0, 3: min(group_rows, total - begin)})
     schema: list[dict[int, Any]] = [{4: b"schema", 5: len(columns)}]
     for column in columns:
-        schema.append({1: TYPES[column.type], 3: column.repetition, 4: column.name.encode()})
+        schema.append({1: TYPES[column.type], 3: column.repetition, 4: column.name.encode(),
+                       **column.told})  # fmt: skip
         if column.type == "fixed":
             schema[-1][2] = column.width
     metadata = thrift({1: 2, 2: schema, 3: total, 4: groups, 6: b"densor's tests"})

@@ -1,6 +1,8 @@
 """`densor table`: columns and rows of a table in an archive."""
 
 import argparse
+from collections.abc import Iterator
+from typing import Any
 
 from densor.cli import frame, streams
 from densor.cli.arguments import Parser, UsageError, add_flags, read_options
@@ -10,8 +12,9 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `densor table`."""
     parser = Parser(
         "table",
-        description="Writes columns and rows of a CSV file in an archive to stdout, as they stand\n"
-        "there. Only what is asked for is read and decoded.",
+        description="Writes columns and rows of a table in an archive to stdout: of a CSV file as\n"
+        "they stand there, of Parquet, Arrow and .npy files as CSV. Only what is asked for is\n"
+        "read and decoded.",
     )
     parser.add_argument("action", choices=["cat", "columns"], help="rows, or names of columns")
     parser.add_argument("archive", metavar="ARCHIVE")
@@ -37,21 +40,27 @@ def run(args: argparse.Namespace) -> int:
 def _write(args: argparse.Namespace) -> None:
     from densor.cli.contents import opened
     from densor.formats.io.outputs import write_all
-    from densor.tables import Table
+    from densor.tables import Table, line_of, lines_of, select_typed, typed_table
 
     rows = _slice(args.rows)
     out = streams.stdout(args.overwrite, archive=False)
     with opened(args.archive, read_options(args)) as file:
-        table = Table(file.archive, args.name)
+        typed, _ = typed_table(file.archive, args.name)
+        table = typed or Table(file.archive, args.name)
         if args.action == "columns":
             write_all(out, "".join(f"{name}\n" for name in table.names).encode())
             return
         names = args.columns.split(",") if args.columns else table.names
-        numbers = [table.column(name) for name in names]
-        if table.layout.names:
-            write_all(out, table.header(numbers))
-        for lines in table.lines(numbers, rows, args.where):
-            write_all(out, lines)
+        lines: Iterator[Any]
+        if not isinstance(table, Table):
+            head = line_of(names)
+            lines = map(lines_of, select_typed(table, names, rows, args.where))
+        else:
+            numbers = [table.column(name) for name in names]
+            head, lines = table.header(numbers), table.lines(numbers, rows, args.where)
+        write_all(out, head)
+        for some in lines:
+            write_all(out, some)
     out.flush()
 
 

@@ -18,7 +18,7 @@ from densor.codec.levels import (
 )
 from densor.codec.pages import compression, recipe
 from densor.codec.pages.content import arrays_of, rows_of_tables
-from densor.codec.pages.layout import MAX_CONTENT, Pages
+from densor.codec.pages.layout import MAX_CONTENT, SPLIT, Column, Pages
 from densor.codec.pages.payload import FIRST, MAX_TABLES, NEWER, model_of, pack_table
 from densor.codec.pages.undo import Undone, undo
 from densor.codec.table import params
@@ -44,8 +44,7 @@ class PagesCoder:
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
-        newer = any(column.codec in compression.NEWER for column in self._pages.columns)
-        return model_of(NEWER if newer else FIRST)
+        return model_of(NEWER if any(map(_is_newer, self._pages.columns)) else FIRST)
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a stretch; the stretch itself where no page can be made again."""
@@ -123,6 +122,11 @@ class PagesCoder:
         ways = [level, *with_fewer_contexts(level), with_plain_tables(level)]
         different = {way.tables: way for way in reversed(ways)}
         return [different[tables] for tables in sorted(different, reverse=True)]
+
+
+def _is_newer(column: Column) -> bool:
+    """Whether pages of the first form cannot be those of a column."""
+    return column.codec in compression.NEWER or any(page.kind == SPLIT for page in column.pages)
 
 
 def _size(undone: Undone) -> int:

@@ -6,7 +6,7 @@ MAX_STRETCH = 1 << 26  # bytes of pages that are coded together
 MAX_CONTENT = 1 << 27  # bytes of their values
 MAX_ROWS = 1 << 24
 MAX_PAGES = 1 << 16
-DICTIONARY, INDICES, PLAIN = range(3)  # what a page holds: values, or which of a dictionary
+DICTIONARY, INDICES, PLAIN, SPLIT = range(4)  # what a page holds; split: bytes of values by place
 PLAIN_CODEC, SNAPPY, GZIP, LZ4 = 0, 1, 2, 7  # how pages are compressed, as files number it
 TEXTS, BITS = 0, -1  # widths of values that are no bytes of one width
 

@@ -1,5 +1,6 @@
 """What both sides know of a chunk of pages."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -40,31 +41,58 @@ def model_of(form: int) -> bytes:
     return bytes([registry.CODEC_PAGES, form])
 
 
+class Head(NamedTuple):
+    """What a chunk begins with. `rest`: all bytes of it that are made of no values."""
+
+    rows: int
+    columns: list[ColumnRecipe]
+    rest: bytes
+    tables: int
+
+
 def parse(payload: Bytes, size: int, form: int) -> Payload:
     """A chunk of `size` bytes; FormatError or LimitError for a bad one."""
     at = Reader(np.ascontiguousarray(payload))
+    head = take_head(at, size, form)
+    tables = [_table(at) for _ in range(head.tables)]
+    if at.left:
+        raise FormatError("tables of pages do not have their rows")
+    check(head, [(table.rows, table.size) for table in tables])
+    return Payload(head.columns, head.rest, tables)
+
+
+def take_head(at: Reader, size: int, form: int) -> Head:
+    """The head of a chunk of `size` bytes; FormatError or LimitError for a bad one."""
     rows = at.number(MAX_ROWS)
     if not rows:
         raise FormatError("pages have no rows")
     columns = recipe.take(at, size, rows, form == NEWER)
-    rest = at.packed(size)
-    tables = [_table(at) for _ in range(at.number(MAX_TABLES))]
-    if at.left or sum(table.rows for table in tables) != rows:
+    return Head(rows, columns, at.packed(size), at.number(MAX_TABLES))
+
+
+def check(head: Head, tables: Sequence[tuple[int, int]]) -> None:
+    """FormatError or LimitError for tables, of which rows and bytes are given, that do not fit."""
+    if sum(rows for rows, _ in tables) != head.rows:
         raise FormatError("tables of pages do not have their rows")
-    if sum(table.size for table in tables) > MAX_CONTENT:
+    if sum(size for _, size in tables) > MAX_CONTENT:
         raise LimitError("tables of pages have too many bytes")
-    cells = sum(1 + column.missing for column in columns)
-    if any(table.rows * cells > MAX_CELLS for table in tables):
+    cells = sum(1 + column.missing for column in head.columns)
+    if any(rows * cells > MAX_CELLS for rows, _ in tables):
         raise LimitError("tables of pages have too many cells")
-    if sum(c.before + sum(p.header for p in c.pages) for c in columns) > len(rest):
+    if sum(c.before + sum(p.header for p in c.pages) for c in head.columns) > len(head.rest):
         raise FormatError("pages have more headers than there are")
-    return Payload(columns, rest, tables)
 
 
-def _table(at: Reader) -> Table:
+def take_table(at: Reader) -> tuple[int, int, int]:
+    """How the values of some rows are coded, how many rows and bytes; FormatError for bad ones."""
     way, rows, size = at.byte(), at.number(MAX_ROWS), at.number(MAX_ARRAY_BYTES)
     if way > AS_TABLE:
         raise FormatError("values of pages are coded in an unknown way")
+    return way, rows, size
+
+
+def _table(at: Reader) -> Table:
+    way, rows, size = take_table(at)
     if way == AS_BYTES:
         return Table(rows, size, b"", at.packed(size))
     return Table(rows, size, at.counted(), at.counted())

@@ -7,7 +7,7 @@ import numpy as np
 
 from densor.codec.pages import compression
 from densor.codec.pages.kernels import MAX_BITS
-from densor.codec.pages.layout import DICTIONARY, MAX_PAGES, PLAIN
+from densor.codec.pages.layout import DICTIONARY, MAX_PAGES, PLAIN, SPLIT
 from densor.codec.pages.values import ColumnRecipe, PageRecipe
 from densor.codec.table.layout import I64, MAX_COLUMNS
 from densor.codec.table.wire import Reader, Writer
@@ -84,6 +84,8 @@ def take(at: Reader, size: int, rows: int, newer: bool) -> list[ColumnRecipe]:
         made = tuple(_page(found, lists, size, rows, newer) for _ in range(count))
         if sum(page.values for page in made) != rows:
             raise FormatError("pages of a column do not have its rows")
+        if width < 1 and any(page.kind == SPLIT for page in made):
+            raise FormatError("pages of a column split values that have no width")
         levels = bool(flags & _OPTIONAL), bool(flags & _MISSING)
         columns.append(ColumnRecipe(before, width, *levels, made, order))
     if found.left or lists.left:
@@ -113,7 +115,11 @@ def _page(at: Reader, lists: _Lists, size: int, rows: int, newer: bool) -> PageR
     form, header, values, bits = at.byte(), at.number(size), at.number(rows), at.byte()
     way = compression.take(at, newer)
     kind = form & 3
-    if form > 31 or kind > PLAIN or (kind == DICTIONARY and (form != kind or values)):
+    if (
+        form > 31
+        or kind > (SPLIT if newer else PLAIN)
+        or (kind == DICTIONARY and (form != kind or values))
+    ):
         raise FormatError("page of a column is of an unknown kind")
     if bits > MAX_BITS:
         raise FormatError("page of a column has indices of too many bits")

@@ -14,6 +14,7 @@ from densor.codec.pages.layout import (
     DICTIONARY,
     INDICES,
     MAX_CONTENT,
+    SPLIT,
     TEXTS,
     Column,
     Page,
@@ -27,6 +28,7 @@ from densor.codec.pages.values import (
     fixed,
     padded,
     runs,
+    transposed,
 )
 from densor.codec.table.layout import I32, I64
 from densor.errors import FormatError
@@ -61,6 +63,13 @@ def undo(column: Column, rows: int, data: Bytes) -> Undone | None:
             if _made(found, pages):
                 return found
     return None
+
+
+def values_of(column: Column, rows: int, data: Bytes) -> Values | None:
+    """The values of a column in a stretch, made in whatever way; None where it cannot be read."""
+    pages = data[column.begin : column.begin + column.size]
+    way, *_ = compression.ways(column.codec)
+    return _ColumnReader(column, rows, pages, way, proven=False).values()
 
 
 def _made(undone: Undone, pages: Bytes) -> bool:
@@ -103,11 +112,14 @@ def _order(ids: I32, count: int) -> I64 | None:
 class _ColumnReader:
     """Reads the pages of a column in turn."""
 
-    def __init__(self, column: Column, rows: int, pages: Bytes, way: bytes) -> None:
+    def __init__(
+        self, column: Column, rows: int, pages: Bytes, way: bytes, proven: bool = True
+    ) -> None:
         self._column = column
         self._rows = rows
         self._pages = pages
         self._way = way
+        self._proven = proven  # whether pages are taken only where they can be compressed again
         self._last: bytes | None = None  # the way in all that the page before is made in
         self._bodies: list[Bytes] = []  # which values stand in, and where each begins
         self._size = 0
@@ -118,8 +130,8 @@ class _ColumnReader:
         self._recipes: list[PageRecipe] = []
         self._headers: list[bytes] = []
 
-    def read(self) -> Undone | None:
-        """All pages; None where one cannot be read."""
+    def values(self) -> Values | None:
+        """The values in all pages; None where one cannot be read."""
         at = 0
         for page in self._column.pages:
             self._headers.append(self._pages[at : at + page.header].tobytes())
@@ -132,7 +144,11 @@ class _ColumnReader:
             return None
         starts = np.concatenate([items.starts for items in self._items])
         lengths = np.concatenate([items.lengths for items in self._items])
-        values = self._values(starts, lengths, None if there.all() else ~there)
+        return self._values(starts, lengths, None if there.all() else ~there)
+
+    def read(self) -> Undone | None:
+        """All pages; None where one cannot be read."""
+        values = self.values()
         if values is None:
             return None
         missing = values.missing is not None
@@ -212,6 +228,10 @@ class _ColumnReader:
             read = _numbers(body[1:], bits, count)
             found = None if read is None else self._looked_up(read[0])
             index_runs = None if read is None else read[1]
+        elif page.kind == SPLIT:
+            width = self._column.width
+            fits = body.size == count * width
+            found = self._plain(transposed(body, width), count) if fits else None
         else:
             found = self._plain(body, count)
         if found is None:
@@ -227,8 +247,8 @@ class _ColumnReader:
         if not 0 <= size <= MAX_CONTENT:
             return None
         found = compression.undo(body, size, self._way)
-        if found is None:
-            return None
+        if found is None or not self._proven:
+            return None if found is None else (found, self._way)
         self._last = compression.settled(self._way, body, found, self._last)
         return None if self._last is None else (found, self._last)
 

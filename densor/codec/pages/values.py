@@ -8,7 +8,7 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.pages import compression
 from densor.codec.pages.kernels import MOST_BEHIND, join_values, put_listed_runs, put_runs
-from densor.codec.pages.layout import BITS, DICTIONARY, INDICES, TEXTS
+from densor.codec.pages.layout import BITS, DICTIONARY, INDICES, SPLIT, TEXTS
 from densor.codec.table.kernels import PADDING, intern
 from densor.codec.table.layout import I32, I64
 from densor.errors import FormatError
@@ -153,6 +153,8 @@ class PageMaker:
             body = np.concatenate([width, runs(ids, recipe.bits, recipe.indices)])
         else:
             body = self._plain(np.arange(self._at, self._at + count))
+            if recipe.kind == SPLIT:
+                body = transposed(body, count)
         self._at += count
         if recipe.outside:
             return [levels, compression.make(body, recipe.way)]
@@ -179,6 +181,11 @@ class PageMaker:
         out = np.empty(int(lengths.sum(dtype=np.int64)) + WORD * counted * starts.size, np.uint8)
         join_values(self._values.data, starts, lengths, int(counted), out)
         return np.packbits(out, bitorder="little") if self._values.width == BITS else out
+
+
+def transposed(data: Bytes, rows: int) -> Bytes:
+    """A matrix of so many rows, by columns."""
+    return data.reshape(rows, -1).T.reshape(-1) if rows else data
 
 
 def runs(numbers: I32, bits: int, cut: I64 | None = None) -> Bytes:

@@ -5,6 +5,7 @@ are; headers of pages, which stand before these, tell all else.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from densor.codec.pages.layout import (
     BITS,
@@ -19,12 +20,14 @@ from densor.codec.pages.layout import (
     PLAIN,
     PLAIN_CODEC,
     SNAPPY,
+    SPLIT,
     TEXTS,
     Column,
     Page,
     Pages,
 )
 from densor.errors import FormatError
+from densor.formats.io.sources import RandomSource
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
 from densor.formats.parsers.thrift import Reader, Struct
 
@@ -44,9 +47,10 @@ _FIXED = 7  # a physical type, whose width stands beside it
 _DTYPES = {1: "I32", 2: "I64", 4: "F32", 5: "F64"}
 _MAX_WIDTH = 1 << 15
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3  # types of pages
-_ENCODINGS = {0: PLAIN, 2: INDICES, 8: INDICES}
+_ENCODINGS = {0: PLAIN, 2: INDICES, 8: INDICES, 9: SPLIT}
 _LEVELS = 3  # the encoding of levels that is known
 _REQUIRED, _OPTIONAL = 0, 1
+_ODD = LookupError, TypeError, AttributeError, ValueError  # of values of other types
 
 # Rows of which the values take less than the bytes of their pages: of one group; and of each of
 # several, on average, between which bytes have much in common.
@@ -55,23 +59,36 @@ FEWEST_ROWS, FEWEST_OF_SEVERAL = 64, 400
 
 def find(head: Head) -> Contents | None:
     """The columns of a Parquet file; None if it is none, or read from a pipe."""
-    random = head.random
-    if head.first(len(MAGIC)) != MAGIC or random is None or random.size < len(MAGIC) + _TAIL:
+    if head.first(len(MAGIC)) != MAGIC or head.random is None:
+        return None
+    found = _metadata_in(head.random)
+    if found is None:
+        return None
+    metadata, end = found
+    return Contents([], list(_stretches(metadata, Window(head.random, _AHEAD), end)))
+
+
+def _metadata_in(random: RandomSource) -> tuple[Struct, int] | None:
+    """The metadata at the end of a file, and where it begins; None where there is none."""
+    if random.size < len(MAGIC) + _TAIL:
         return None
     end = random.size - _TAIL
     tail = random.read_at(end, _TAIL).tobytes()
     size = int.from_bytes(tail[:4], "little")
     if tail[4:] != MAGIC or not 0 < size <= min(end - len(MAGIC), _MAX_METADATA):
         return None
-    metadata = Reader(random.read_at(end - size, size).tobytes()).struct()
-    window = Window(random, _AHEAD)
-    return Contents([], list(_stretches(metadata, window, end - size)))
+    return Reader(random.read_at(end - size, size).tobytes()).struct(), end - size
 
 
-class _Leaf:
-    """A column as the schema has it: whether values may be missing, and their width."""
+class Leaf:
+    """A column as the schema has it: whether values may be missing, and their width.
 
-    def __init__(self, element: Struct, levels: int, flat: bool) -> None:
+    `element`: its fields by their numbers; `name`: with those of what it is in before it.
+    """
+
+    def __init__(self, element: Struct, levels: int, flat: bool, name: str) -> None:
+        self.element = element
+        self.name = name
         kind = element.get(1, -1)
         self.width = _WIDTHS.get(kind, 0) if kind != _FIXED else element.get(2, 0)
         self.known = kind in _WIDTHS or (kind == _FIXED and 1 <= self.width <= _MAX_WIDTH)
@@ -80,12 +97,12 @@ class _Leaf:
         self.optional = levels > 0
 
 
-def _leaves(schema: list[Struct]) -> list[_Leaf]:
+def _leaves(schema: list[Struct]) -> list[Leaf]:
     """The columns of a schema in order; FormatError where it does not end."""
-    found: list[_Leaf] = []
+    found: list[Leaf] = []
     elements = iter(schema)
 
-    def walk(levels: int, flat: bool, depth: int) -> None:
+    def walk(levels: int, flat: bool, depth: int, outer: tuple[str, ...]) -> None:
         element = next(elements, None)
         if not isinstance(element, dict) or depth > _MAX_DEPTH:
             raise FormatError("schema of a Parquet file is too deep, or does not end")
@@ -93,13 +110,67 @@ def _leaves(schema: list[Struct]) -> list[_Leaf]:
         levels += repetition == _OPTIONAL
         flat = flat and repetition in (_REQUIRED, _OPTIONAL)
         children = element.get(5, 0)
+        name = (*outer, element.get(4, b"").decode("utf-8", "replace")) if depth else ()
         for _ in range(children):
-            walk(levels, flat, depth + 1)
+            walk(levels, flat, depth + 1, name)
         if not children:
-            found.append(_Leaf(element, levels, flat))
+            found.append(Leaf(element, levels, flat, ".".join(name)))
 
-    walk(0, True, 0)
+    walk(0, True, 0, ())
     return found
+
+
+class Group(NamedTuple):
+    """Rows of a file. `begins`: where the pages of each column begin."""
+
+    rows: int
+    begins: tuple[int, ...]
+    chunks: tuple[Struct, ...]
+
+
+class Metadata:
+    """What a file says of its columns; FormatError where that is not as it should be."""
+
+    def __init__(self, random: RandomSource) -> None:
+        found = _metadata_in(random)
+        if found is None:
+            raise FormatError("this is no file of Parquet")
+        metadata, self._end = found
+        self._window = Window(random, _AHEAD)
+        try:
+            self.leaves = _leaves(metadata[2])
+            self.groups = [
+                Group(group[3], tuple(_begin(chunk[3]) for chunk in group[1]), tuple(group[1]))
+                for group in metadata[4]
+            ]
+            if any(
+                group.rows < 0 or len(group.begins) != len(self.leaves) for group in self.groups
+            ):
+                raise ValueError("groups of other columns")
+        except _ODD as error:
+            raise FormatError("metadata of a Parquet file is not as it should be") from error
+
+    def column(self, group: Group, number: int) -> Column | None:
+        """Where the pages of a column are; None where they are of kinds that are not known."""
+        left = [_MAX_PAGES_SEEN, _MAX_HEADERS_SEEN]
+        chunk, leaf = group.chunks[number], self.leaves[number]
+        try:
+            return _column(chunk, leaf, group.rows, self._window, self._end, left)
+        except _ODD as error:
+            raise FormatError("metadata of a Parquet file is not as it should be") from error
+
+
+def stored_size(header: bytes) -> int:
+    """Bytes of the page behind a header; FormatError where it is none."""
+    size = Reader(header, 0, _MAX_VALUES_OF_HEADER).struct().get(3)
+    if not isinstance(size, int) or size < 0:
+        raise FormatError("page of a Parquet file has no size")
+    return size
+
+
+def _begin(about: Struct) -> int:
+    """Where the pages of a column begin."""
+    return int(min(place for place in (about.get(11, 0), about[9]) if place > 0))
 
 
 def _stretches(metadata: Struct, window: Window, end: int) -> Iterator[Stretch]:
@@ -117,12 +188,12 @@ def _stretches(metadata: Struct, window: Window, end: int) -> Iterator[Stretch]:
                 if column is not None:
                     columns.append(column)
             yield from _groups(columns, group[3])
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except _ODD as error:
         raise FormatError("metadata of a Parquet file is not as it should be") from error
 
 
 def _column(
-    chunk: Struct, leaf: _Leaf, rows: int, window: Window, end: int, left: list[int]
+    chunk: Struct, leaf: Leaf, rows: int, window: Window, end: int, left: list[int]
 ) -> Column | None:
     """A column of some rows; None where its pages are of kinds that are not known.
 
@@ -130,7 +201,7 @@ def _column(
     """
     about = chunk[3]
     codec, size = about[4], about[7]
-    begin = min(place for place in (about.get(11, 0), about[9]) if place > 0)
+    begin = _begin(about)
     possible = leaf.known and 1 not in chunk and codec in (PLAIN_CODEC, SNAPPY, GZIP, LZ4)
     if not possible or about[5] != rows or not 0 < rows <= MAX_ROWS:
         return None
@@ -150,7 +221,7 @@ def _column(
     return Column(begin, leaf.width, leaf.dtype, codec, leaf.optional, tuple(pages))
 
 
-def _page(window: Window, at: int, end: int, leaf: _Leaf, left: list[int]) -> Page | None:
+def _page(window: Window, at: int, end: int, leaf: Leaf, left: list[int]) -> Page | None:
     """The page that begins there; None where it is of a kind that is not known."""
     header, size = _header(window, at, end)
     left[1] -= size
@@ -176,7 +247,7 @@ def _page(window: Window, at: int, end: int, leaf: _Leaf, left: list[int]) -> Pa
         return None
     if encoding is None or not 0 <= values <= MAX_ROWS:
         return None
-    if encoding == INDICES and leaf.width == BITS:
+    if (encoding == INDICES and leaf.width == BITS) or (encoding == SPLIT and leaf.width < 1):
         return None
     return Page(size, stored, whole, encoding, values, levels, compressed)
 
