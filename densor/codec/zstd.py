@@ -19,6 +19,7 @@ _PIECE = 1 << 16  # bytes that faster levels are tried on
 _LARGE_PIECE = 1 << 18  # likewise, those that come near
 _MAX_SIZE_OF_FASTER = 0.998  # share of what the level itself takes of them
 _MAX_SIZE_OF_NEAR = 1.01
+_MAX_SIZE_OF_NEXT = 1.003  # of the level just below a slow one, which may win elsewhere
 _local = threading.local()
 
 
@@ -51,22 +52,29 @@ def zstd_smallest(data: Buffer, level: int) -> bytes:
     cheap = _CHEAP if level <= _MAX_FAST else _CHEAP_IF_SLOW
     if len(packed) * cheap > size > _MIN_BYTES_TRIED:
         piece = min(_PIECE, max(_PIECE // 2, size // 16))
-        near = _which_win(data, piece, level, faster, _MAX_SIZE_OF_NEAR)
-        faster = _which_win(data, _LARGE_PIECE, level, near, _MAX_SIZE_OF_FASTER)
+        near = [
+            other
+            for other, share in _shares(data, piece, level, faster)
+            if share < _MAX_SIZE_OF_NEAR
+        ]
+        shares = _shares(data, _LARGE_PIECE, level, near)
+        next_one = faster[-1] if level > _MAX_FAST else 0
+        most = {next_one: _MAX_SIZE_OF_NEXT}
+        faster = [other for other, share in shares if share < most.get(other, _MAX_SIZE_OF_FASTER)]
     for other in faster:
         packed = min(packed, zstd_compress(data, other), key=len)
     return packed
 
 
-def _which_win(data: Buffer, piece: int, level: int, others: list[int], share: float) -> list[int]:
-    """Those levels that take at most a share of what another takes of a piece from the middle."""
+def _shares(data: Buffer, piece: int, level: int, others: list[int]) -> list[tuple[int, float]]:
+    """What other levels take of a piece from the middle, over what a level does."""
     if not others:
         return []
     view = memoryview(data)
     begin = (view.nbytes - piece) // 2
     part = view[begin : begin + piece]
-    most = share * len(zstd_compress(part, level))
-    return [other for other in others if len(zstd_compress(part, other)) < most]
+    own = len(zstd_compress(part, level))
+    return [(other, len(zstd_compress(part, other)) / own) for other in others]
 
 
 def zstd_decompress(data: Buffer, size: int) -> bytes:
