@@ -105,7 +105,7 @@ def low_work(low: LowHalves | None, chunks: Numbers) -> tuple[npt.NDArray[Any], 
         _local.elements = elements
         _local.work = (
             np.empty(_PLANES * elements, np.uint8),
-            np.empty(elements, np.uint8),
+            np.empty(2 * elements, np.uint8),
             np.empty(_PLANES * (3 * elements + 256), np.uint8),
             np.empty((_PLANES, 3), np.int64),
         )

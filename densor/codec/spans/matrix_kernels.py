@@ -13,7 +13,12 @@ from densor.codec.spans import matrix_table as m
 from densor.codec.spans import table as t
 from densor.codec.spans.encode_kernels import OTHER, _look, _put_frame
 from densor.codec.spans.jit import once, part
-from densor.codec.spans.low_kernels import LOW_RULE, code_low_halves, put_low_halves
+from densor.codec.spans.low_kernels import (
+    LOW_RULE,
+    code_low_halves,
+    put_low_halves,
+    put_one,
+)
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import (
     copy_bytes,
@@ -24,7 +29,7 @@ from densor.entropy.intrinsics import (
     store_u32,
 )
 from densor.entropy.jit import I32, I64, R8, R32, W8, W16, W32, W64, kernel
-from densor.entropy.rans.constants import BITS, FIRST, STATES
+from densor.entropy.rans.constants import FIRST, STATES
 from densor.entropy.rans.kernels import put_lanes
 
 I64_2D = types.int64[:, ::1]
@@ -603,20 +608,6 @@ def _put_tile(
 
 
 @part
-def _put_one(x, start, words, at):
-    """Codes one symbol under a state; returns both."""
-    freq = start >> np.uint32(16)
-    if (x >> np.uint32(20)) >= freq:
-        at -= 2
-        store_u16(words, at, np.uint16(x & np.uint32(0xFFFF)))
-        x >>= np.uint32(16)
-    quotient = x // freq
-    rest = x - quotient * freq
-    low = start & np.uint32(0xFFFF)
-    return np.uint32((quotient << np.uint32(BITS)) + rest + low), at
-
-
-@part
 def _fill_tile(parts, p, begin, count, scales, element_scales):
     """Scales of the elements `begin` to `begin + count` of a batch, of which `p` is the matrix."""
     done = 0
@@ -663,7 +654,7 @@ def _put_elements(
             )
             if start >> np.uint32(16) == np.uint32(0):
                 return np.int64(-1), e
-            states[i - whole], at = _put_one(states[i - whole], start, words, at)
+            states[i - whole], at = put_one(states[i - whole], start, words, at)
         at, e = _put_tile(
             tile, element_scales, whole, base, rule, starts, joint, states, lanes, places, words,
             at, escapes, e,
@@ -698,7 +689,7 @@ def _put_sides(parts, chunk, scales, starts, states, words, at):
                 if start >> np.uint32(16) == np.uint32(0):
                     return np.int64(-1)
                 lane = i & (STATES - 1)
-                states[lane], at = _put_one(states[lane], start, words, at)
+                states[lane], at = put_one(states[lane], start, words, at)
                 i -= 1
     return at
 
@@ -811,7 +802,7 @@ def _put_head(parts, chunk, escapes, stream, out, at):
 )  # fmt: skip
 def encode_matrices(
     data, rule, sizes, parts, chunks, scales, starts, joint, low_rule, low_runs, low_starts, out,
-    made, words, escapes, tile, element_scales, places, states, edge, low_planes, low_contexts,
+    made, words, escapes, tile, element_scales, places, states, edge, low_planes, low_places,
     low_words, sections,
 ):  # fmt: skip
     """Encodes the chunks of a batch, whose scales are known, as frames.
@@ -829,7 +820,7 @@ def encode_matrices(
     Work space: `words`, uint8[2 * (elements, rows and columns of a chunk) + 64]; `escapes`,
     uint32[elements of a chunk]; `tile`, uint8[2 * TILE]; `element_scales`, uint8[TILE + 32];
     `places`, uint8[2 * TILE]; `states`, uint32[2 * 32]; `edge`, uint8[EDGE]; `low_planes`,
-    `low_contexts`, `low_words`, `sections`: see `low_kernels.code_low_halves`.
+    `low_places`, `low_words`, `sections`: see `low_kernels.code_low_halves`.
     """
     size, rest_bytes, sign_bytes = sizes
     form = rule[0]
@@ -858,10 +849,8 @@ def encode_matrices(
         if low_rule[0] != 0:
             low = code_low_halves(
                 data, chunk[m.BEGIN], count, chunk[m.FIRST_RUN], low_rule, low_runs, low_starts,
-                low_planes, low_contexts, low_words, lanes, sections,
+                low_planes, low_places, low_words, lanes, sections,
             )  # fmt: skip
-            if low < 0:
-                return np.int64(-1)
         stored += low
         original = count * size
         payload = at + t.FRAME
