@@ -184,10 +184,7 @@ class AsyncCheckpoints:
         self._last = None  # until this one is whole
         if _first_rank():
             self._give_up(path)
-            with errors_of(path):
-                path.mkdir(parents=True, exist_ok=True)
-                if not any(path.iterdir()):  # nothing of others
-                    (path / _GIVEN_UP).touch()  # until it is whole
+            _mark(path)
         writer = PackedWriter(path, self._level, self._threads, base=base)
         try:
             with _errors_of_ranks():
@@ -282,6 +279,17 @@ def _errors_of_ranks() -> Iterator[None]:
         if isinstance(cause, OSError):
             raise FileError(f"{where}{cause}") from cause
         raise cause from None
+
+
+def _mark(path: Path) -> None:
+    """Has a checkpoint count as given up until it is whole, where nothing of others is there.
+
+    What cannot be written now cannot be written by the save either, which tells all ranks.
+    """
+    with contextlib.suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+        if not any(path.iterdir()):
+            (path / _GIVEN_UP).touch()
 
 
 def _step_of(path: Path) -> int:

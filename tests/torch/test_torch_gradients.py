@@ -108,6 +108,7 @@ def check_bad_ranks(rank: int, ranks: int, folder: str) -> None:
 def dies(rank: int, ranks: int, folder: str) -> None:
     join(rank, ranks, folder)
     reduce = PackedReduce()
+    dist.barrier()  # else it may be gone before the other one has connected
     if rank == 1:
         os._exit(0)
     with pytest.raises(RuntimeError):
