@@ -1,6 +1,10 @@
 """What the parsers of all commands share: flags, each declared once, and the options they make."""
 
 import argparse
+import contextlib
+import functools
+import os
+import sys
 from dataclasses import fields, replace
 from typing import Any, NoReturn
 
@@ -19,6 +23,28 @@ class UsageError(Exception):
         self.program = program
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """One that asks for the width of the terminal without `shutil`, since each option makes one."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+@functools.cache
+def _columns() -> int:
+    """Of the terminal that help goes to, as `shutil.get_terminal_size` has them."""
+    with contextlib.suppress(ValueError):
+        given = int(os.environ.get("COLUMNS", ""))
+        if given > 0:
+            return given
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or _COLUMNS  # type: ignore[union-attr]
+    return _COLUMNS
+
+
+_COLUMNS = 80
+
+
 class Parser(argparse.ArgumentParser):
     """An ArgumentParser that takes no abbreviations and raises UsageError."""
 
@@ -26,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"densor {command}".rstrip(),
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             **options,  # type: ignore[arg-type]
         )
 

@@ -1,5 +1,6 @@
 """Entry point. Help and version come at once, everything else from `densor.cli.dispatch`."""
 
+import atexit
 import gc
 import os
 import sys
@@ -36,6 +37,10 @@ def _at_once(argv: list[str]) -> str | None:
 def run() -> None:
     """The program `densor`."""
     _prepare()
+    _in_one_piece()
+
+
+def _run() -> None:
     try:
         if _at_once(sys.argv[1:]) is None:
             from densor.cli.dispatch import prepare_process
@@ -46,8 +51,7 @@ def run() -> None:
         print("densor: interrupted", file=sys.stderr)
         code = 130
     _drop_unwritten()
-    gc.freeze()  # the interpreter would look through all objects several times as it ends
-    sys.exit(code)
+    _end(code)
 
 
 def _prepare() -> None:
@@ -55,6 +59,43 @@ def _prepare() -> None:
     spin while there is nothing to do, and looking for garbage among what is being imported."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     gc.set_threshold(50_000, 20, 20)
+
+
+def _in_one_piece() -> None:
+    """Runs the command line with room for the frames of all that it calls.
+
+    The interpreter takes memory for frames in pieces, and gives one back as soon as it is empty: it
+    asks the system for the same one again and again where calls go back and forth across its end,
+    as they do while modules are imported. A frame that is larger than a piece gets a larger one,
+    the rest of which is for what is called from there.
+    """
+
+    def large() -> None:
+        _run()
+
+    if hasattr(large.__code__, "replace") and sys.version_info >= (3, 11):
+        large.__code__ = large.__code__.replace(co_stacksize=_FRAME)
+    large()
+
+
+_FRAME = 1 << 14  # objects; what is not used takes no memory
+
+
+def _end(code: int) -> None:
+    """Ends the process; where nothing waits for others, without taking all objects apart first,
+    which takes longer than many a command."""
+    gc.freeze()  # the interpreter would look through all objects several times as it ends
+    threading = sys.modules.get("threading")
+    main = threading and threading.main_thread()
+    if threading and not all(one.daemon or one is main for one in threading.enumerate()):
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):  # closed, or what was said before
+        pass
+    os._exit(code)
 
 
 def _drop_unwritten() -> None:

@@ -1,12 +1,16 @@
 """Help, version, usage errors, and what is imported for them."""
 
 import io
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from densor.cli import main as main_module
 from densor.cli.commands import files
 from densor.cli.dispatch import COMMANDS
 from densor.cli.main import main
@@ -121,3 +125,74 @@ def test_help_loads_few_modules() -> None:
     loaded = {name.partition(".")[0] for name in done.stderr.split()}
     assert not loaded & {"argparse", "dataclasses", "inspect", "pathlib", "shutil", "subprocess"}
     assert len(done.stderr.split()) < 60
+
+
+def _imported(code: str, *arguments: str) -> set[str]:
+    """What a program has imported that ends as `densor` does."""
+    shown = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr)); "
+    command = [sys.executable, "-c", shown + code, *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stderr.split("\n")[-2].split())
+
+
+def test_files_load_few_modules(tmp_path: Path) -> None:
+    """What is large or imports much, of the standard library, is for what few files need."""
+    source, packed, back = (str(tmp_path / name) for name in ("a", "a.densor", "b"))
+    Path(source).write_bytes(bytes(range(256)) * 64)
+    run = "from densor.cli.main import run; run()"
+    large = {"tempfile", "random", "statistics", "fractions", "decimal", "numba"}
+    for argv, more in (([source], set()), (["-d", packed, "-o", back], {"shutil", "bz2", "lzma"})):
+        loaded = _imported(run, "-q", *argv)
+        assert "numpy" in loaded
+        assert not loaded & (large | more)
+    assert Path(back).read_bytes() == Path(source).read_bytes()
+
+
+def test_help_is_as_wide_as_the_terminal() -> None:
+    for columns, least, most in (("72", 30, 72), ("200", 81, 200), ("no", 40, 80), ("0", 40, 80)):
+        ran = subprocess.run(
+            [sys.executable, "-m", "densor", "pack", "--help"],
+            env={**os.environ, "COLUMNS": columns}, cwd=ROOT,
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert least < max(map(len, ran.stdout.splitlines())) <= most
+
+
+_ENDS = """
+import sys, threading, time
+from densor.cli import dispatch, main
+def run(argv):
+    frame = sys._getframe()
+    while frame is not None:
+        if frame.f_code.co_stacksize > 1 << 13: print("has room")
+        frame = frame.f_back
+    threading.Thread(target=lambda: (time.sleep(.2), print("done"))).start()
+    return 3
+dispatch._run = run
+sys.argv = ["densor", "x"]
+main.run()
+"""
+
+
+def test_waits_for_threads_that_go_on() -> None:
+    command = [sys.executable, "-c", _ENDS]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (3, "")
+    room = ["has room"] if sys.version_info >= (3, 11) else []
+    assert done.stdout.split("\n")[:-1] == [*room, "done"]
+
+
+def test_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Having done what was to be done at the end, unless other threads are at work."""
+    done: list[object] = []
+    monkeypatch.setattr(main_module.os, "_exit", done.append)
+    monkeypatch.setattr(main_module.gc, "freeze", lambda: done.append("frozen"))
+    monkeypatch.setattr(main_module.atexit, "_run_exitfuncs", lambda: done.append("tidied up"))
+    other = threading.Thread(target=threading.Event().wait, args=(20,))
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread()])
+    main_module._end(5)
+    assert done == ["frozen", "tidied up", 5]
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread(), other])
+    with pytest.raises(SystemExit):
+        main_module._end(5)
+    assert done == ["frozen", "tidied up", 5, "frozen"]

@@ -16,9 +16,10 @@ from densor.codec.pages import compression, gzip, lz4, recipe, snappy
 from densor.codec.pages.content import ColumnsReader, rows_of_tables
 from densor.codec.pages.decoder import PagesDecoder, open_decoder
 from densor.codec.pages.encoder import PagesCoder
-from densor.codec.pages.kernels import MOST_BEHIND, split_texts, take_runs
+from densor.codec.pages.kernels import split_texts, take_runs
 from densor.codec.pages.layout import DICTIONARY, INDICES, MAX_ROWS, PLAIN, PLAIN_CODEC, SPLIT
 from densor.codec.pages.payload import pack_table
+from densor.codec.pages.sizes import MOST_BEHIND
 from densor.codec.pages.undo import undo
 from densor.codec.pages.values import ColumnRecipe, PageMaker, PageRecipe, Values, fixed, runs
 from densor.codec.table.layout import MAX_CELLS

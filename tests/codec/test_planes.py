@@ -6,6 +6,7 @@ test_planes_huffman and test_planes_rans.
 """
 
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from reference.reading import Refused
 import densor
 from densor.codec import chunks
 from densor.codec.codec import decoder_for
-from densor.codec.planes import chunk_encoder, encoder, params
+from densor.codec.planes import chunk_encoder, classes, encoder, params
 from densor.codec.zstd import zstd_smallest
 
 LAYOUT_NAMES = tuple(writer.LAYOUTS)
@@ -261,3 +262,9 @@ def test_zstandard_is_tried_where_elements_repeat(
     everywhere = densor.compress(data, level, 1, dtype=dtype)
     assert few < sum(tried) / 3
     assert len(packed) <= len(everywhere)
+
+
+def test_borders_are_quantiles_of_the_normal_distribution() -> None:
+    for most, borders in classes._BORDERS.items():
+        assert borders.tolist() == [NormalDist().inv_cdf(i / most) for i in range(1, most)]
+        assert borders.flags.c_contiguous

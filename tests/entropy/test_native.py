@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import parquet_files
 import pytest
 
 from densor.entropy import deferred, native
@@ -189,7 +190,7 @@ def test_who_holds_a_lock_for_too_long_is_not_waited_for(
 
 def test_what_needs_numba_is_compiled_once(tmp_path: Path) -> None:
     """Such a kernel comes from numba's cache in the next process."""
-    module, name = "densor.codec.table.kernels", "huffman_lengths"
+    module, name = "densor.codec.circuit.training.kernels", "all_features"
     code = (
         "import numba.core.event as e; seen = []; "
         "listener = type('Listener', (e.Listener,), {'on_start': lambda self, event: "
@@ -262,3 +263,32 @@ def _made(name: str, kernel: Any, types: Any) -> Any:
         return number + 1
 
     return one_more
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_no_run_needs_the_compiler_twice_for_tables(kind: str, tmp_path: Path) -> None:
+    rows, decoder = 9000, {"csv": "table", "parquet": "pages"}[kind]
+    drawn = np.random.default_rng(1).integers(0, 30, (rows, 3)).tolist()
+    if kind == "csv":
+        lines = [f"{i},{a + b},name {b},{c / 4}\n" for i, (a, b, c) in enumerate(drawn)]
+        (tmp_path / "a").write_text("".join(["number,sum,name,share\n", *lines]))
+    else:
+        columns = [
+            parquet_files.Column("a", "i8", [(a + b).to_bytes(8, "little") for a, b, _ in drawn]),
+            parquet_files.Column("b", "text", [b"name %d" % c for _, _, c in drawn]),
+        ]
+        (tmp_path / "a").write_bytes(parquet_files.file(columns, page_rows=rows, group_rows=rows))
+    code = (
+        "import densor, sys; densor.compress_file('a', 'b', overwrite=True); "
+        "densor.decompress_file('b', 'c', overwrite=True); "
+        f"print('densor.codec.{decoder}.decoder' in sys.modules, "
+        "[name for name in ('numba', 'llvmlite') if name in sys.modules])"
+    )
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert shown[-1] == "True []\n"
+    assert (tmp_path / "c").read_bytes() == (tmp_path / "a").read_bytes()

@@ -13,8 +13,8 @@ from densor.codec.audio.recursive_kernels import KINDS, LAGS, ORDER, RING
 from densor.codec.audio.samples import Planes, coded, restore
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm.kernels import end_coder, start_coder
-from densor.entropy.arithmetic.kernels import AT, STATE
 from densor.entropy.arithmetic.logistic import rate_table
+from densor.entropy.arithmetic.state import AT, STATE
 from densor.errors import FormatError
 from densor.runtime.memory import MEMORY
 

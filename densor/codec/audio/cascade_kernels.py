@@ -24,7 +24,8 @@ from densor.codec.audio.recursive_kernels import (
     bits_of,
     solve,
 )
-from densor.entropy.arithmetic.kernels import AT, decode_bit, encode_bit
+from densor.entropy.arithmetic.kernels import decode_bit, encode_bit
+from densor.entropy.arithmetic.state import AT
 from densor.entropy.jit import I32, I64, W8, W32, index, inlined, kernel
 
 int64 = numba.int64

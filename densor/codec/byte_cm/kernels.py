@@ -47,13 +47,13 @@ from densor.codec.byte_cm.mixer import dot, final_sum, train, train_final
 from densor.codec.byte_cm.slots import find, line_of
 from densor.codec.byte_cm.vectors import set_pairs
 from densor.entropy.arithmetic.kernels import (
-    AT,
     decode_bit,
     encode_bit,
     flush,
     start_decoder,
     start_encoder,
 )
+from densor.entropy.arithmetic.state import AT
 from densor.entropy.intrinsics import prefetch
 from densor.entropy.jit import I32, I64, W8, W16, W32, index, inlined, kernel
 

@@ -14,8 +14,8 @@ from densor.codec.byte_cm.apm import CELLS
 from densor.codec.byte_cm.kernels import State, Tables
 from densor.codec.byte_cm.states import STATES, states
 from densor.codec.byte_cm.vectors import LANES
-from densor.entropy.arithmetic.kernels import STATE
 from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
+from densor.entropy.arithmetic.state import STATE
 from densor.errors import FormatError, LimitError
 
 MAX_SEGMENT = 1 << 24  # original bytes

@@ -7,7 +7,7 @@ from densor.codec.batch import Bytes
 from densor.codec.byte_cm import kernels
 from densor.codec.byte_cm.params import Parameters, new_state, tables
 from densor.entropy.arithmetic.coder import position
-from densor.entropy.arithmetic.kernels import AT
+from densor.entropy.arithmetic.state import AT
 from densor.runtime.memory import MEMORY
 
 _PIECE = 1 << 16  # bytes after which an interrupt is noticed

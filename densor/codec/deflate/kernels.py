@@ -7,6 +7,7 @@ docs/format/deflate.md, from the behaviour of zlib 1.2.12 to 1.3.1.
 import numpy as np
 from numba import types
 
+from densor.codec.deflate.strategies import FILTERED, FIXED, HEAP, HUFFMAN, RLE
 from densor.codec.spans.jit import part
 from densor.entropy.intrinsics import copy_bytes
 from densor.entropy.jit import R8, W8, inlined, kernel
@@ -18,9 +19,7 @@ LITERALS, LENGTHS, DISTANCES, LENGTH_CODES = 256, 29, 30, 19
 SYMBOLS = LITERALS + 1 + LENGTHS  # of literals and lengths that occur
 END = 256
 MAX_BITS, MAX_LENGTH_BITS = 15, 7
-HEAP = 2 * 288 + 1
 REPEAT, ZEROS, MANY_ZEROS = 16, 17, 18
-DEFAULT, FILTERED, HUFFMAN, RLE, FIXED = range(5)  # strategies
 DIFFERENT, TOO_LONG = -1, -2  # what the kernel returns in place of a size
 
 # For levels 1 to 9: good length, lazy length, nice length, chain length.

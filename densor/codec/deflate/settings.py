@@ -8,10 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.deflate import kernels
 from densor.codec.deflate.framing import HEADER
-from densor.codec.deflate.kernels import DEFAULT, FILTERED, FIXED, HUFFMAN, RLE
+from densor.codec.deflate.strategies import DEFAULT, FILTERED, FIXED, HEAP, HUFFMAN, RLE
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+
+_deflate = deferred("densor.codec.deflate.kernels", "deflate")
 
 FIELDS = struct.Struct("<4B")
 _SLACK = 64  # bytes that the kernel wants behind a stream
@@ -59,11 +61,11 @@ def made(settings: Settings, content: Bytes, most: int, expected: bytes = b"") -
     level, strategy, window, memory = settings
     out = np.empty(most + _SLACK, np.uint8)
     symbols = 1 << (memory + 6)
-    size = kernels.deflate(
+    size = _deflate(
         *(content, level, strategy, window, memory, np.frombuffer(expected, np.uint8), out),
         *(np.zeros(3, np.int64), np.zeros(1 << (memory + 7), np.int64)),
         *(np.zeros(1 << window, np.int64), np.empty(symbols, np.uint8)),
-        *(np.empty(symbols, np.uint16), np.zeros((13, kernels.HEAP), np.int32)),
+        *(np.empty(symbols, np.uint16), np.zeros((13, HEAP), np.int32)),
     )
     return out[:size] if 0 <= size <= most else None
 

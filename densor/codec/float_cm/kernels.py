@@ -20,13 +20,13 @@ from densor.codec.float_cm.tables import RATE as _RATE
 from densor.codec.float_cm.tables import SQUASH as _SQUASH
 from densor.codec.float_cm.tables import STRETCH as _STRETCH
 from densor.entropy.arithmetic.kernels import (
-    STATE,
     decode_bit,
     encode_bit,
     flush,
     start_decoder,
     start_encoder,
 )
+from densor.entropy.arithmetic.state import STATE
 from densor.entropy.jit import I32, I64, R8, W8, W32, kernel
 
 int64 = numba.int64

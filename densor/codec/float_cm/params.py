@@ -12,7 +12,7 @@ from densor.codec import registry
 from densor.codec.float_cm import kernels
 from densor.codec.float_cm.kernels import State
 from densor.codec.float_cm.tables import tables
-from densor.entropy.arithmetic.kernels import AT
+from densor.entropy.arithmetic.state import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.float_formats import FORMATS, FloatFormat, number_format
 from densor.runtime.types import Bytes

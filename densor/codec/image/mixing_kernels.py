@@ -36,7 +36,8 @@ from densor.codec.image.predict import (
 )
 from densor.codec.image.recursive import FEATURES, SETTINGS, adapt, linear
 from densor.codec.image.shapes import OUTLINES, SHAPES, VALUES, shapes
-from densor.entropy.arithmetic.kernels import AT, decode_bit, encode_bit
+from densor.entropy.arithmetic.kernels import decode_bit, encode_bit
+from densor.entropy.arithmetic.state import AT
 from densor.entropy.intrinsics import prefetch
 from densor.entropy.jit import I32, I64, W8, W16, W32, index, inlined, kernel
 

@@ -16,7 +16,6 @@ from densor.codec.image.params import Model
 from densor.codec.image.predict import SIDES
 from densor.codec.image.recursive import FEATURES, SETTINGS
 from densor.codec.image.shapes import VALUES
-from densor.entropy.arithmetic.kernels import AT, STATE
 from densor.entropy.arithmetic.logistic import (
     ONE,
     exp_minus,
@@ -25,6 +24,7 @@ from densor.entropy.arithmetic.logistic import (
     squash_table,
     stretch_table,
 )
+from densor.entropy.arithmetic.state import AT, STATE
 from densor.runtime.memory import MEMORY
 
 FRESH = 1 << 31  # a counter: probability 1/2, nothing counted

@@ -21,7 +21,7 @@ from densor.codec.image.residual_kernels import (
     Residual,
     ResidualState,
 )
-from densor.entropy.arithmetic.kernels import STATE
+from densor.entropy.arithmetic.state import STATE
 from densor.runtime.memory import MEMORY
 
 LEAST_LINES, MOST_LINES = 8, 12  # logarithms

@@ -31,7 +31,7 @@ from densor.codec.byte_cm.kernels import (
     prefetch_slots,
 )
 from densor.codec.byte_cm.match import BUCKET, LENGTH, POINTER, find_match, prefetch_match
-from densor.entropy.arithmetic.kernels import AT
+from densor.entropy.arithmetic.state import AT
 from densor.entropy.jit import I32, I64, R8, W8, W16, inlined, kernel
 
 int64 = numba.int64

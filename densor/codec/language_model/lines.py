@@ -16,7 +16,7 @@ import xxhash
 from densor.codec.byte_cm import params as text_params
 from densor.codec.byte_cm.kernels import end_coder, start_coder
 from densor.codec.language_model import line_kernels as kernels
-from densor.entropy.arithmetic.kernels import AT, STATE
+from densor.entropy.arithmetic.state import AT, STATE
 from densor.errors import ChecksumError, FormatError
 from densor.runtime.types import Bytes
 

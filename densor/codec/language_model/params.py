@@ -12,7 +12,7 @@ from densor.codec.byte_cm.kernels import State, end_coder, start_coder
 from densor.codec.language_model import kernels
 from densor.codec.language_model.kernels import TokenPrior
 from densor.codec.tokens.params import SIZES
-from densor.entropy.arithmetic.kernels import AT
+from densor.entropy.arithmetic.state import AT
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.llm.head import MAX_RATE, Rates
 from densor.llm.model import CACHE_8, CACHE_16, NUMERICS

@@ -5,7 +5,7 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.pages import gzip, lz4, snappy
 from densor.codec.pages.layout import GZIP, LZ4, PLAIN_CODEC, SNAPPY
-from densor.codec.pages.snappy_kernels import MAX_TABLE, MIN_TABLE, OWN
+from densor.codec.pages.sizes import MAX_TABLE, MIN_TABLE, OWN
 from densor.codec.table.wire import Reader
 from densor.errors import FormatError
 

@@ -6,12 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.pages.kernels import join_values
 from densor.codec.pages.layout import BITS, MAX_CONTENT, TEXTS
 from densor.codec.pages.values import ColumnRecipe, Values, fixed, padded
 from densor.codec.table.layout import BITS as BIT_ARRAYS
 from densor.codec.table.layout import CELLS, MAX_ARRAY_BYTES, MAX_CELLS, TEXTS_32, Layout
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError, LimitError
+
+join_values = deferred("densor.codec.pages.kernels", "join_values")
 
 _END = 4  # bytes of where a text ends
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.deflate import settings as deflate
-from densor.codec.deflate.kernels import DEFAULT, FILTERED, HUFFMAN, RLE
 from densor.codec.deflate.settings import FIELDS, Settings
+from densor.codec.deflate.strategies import DEFAULT, FILTERED, HUFFMAN, RLE
 from densor.codec.deflate.stream import MAX_RAW
 from densor.errors import FormatError
 

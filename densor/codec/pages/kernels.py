@@ -7,15 +7,11 @@ all valid runs are written is laid down in docs/format/pages.md.
 import numba
 from numba import types
 
+from densor.codec.pages.sizes import GROUP, MOST_GROUPS
 from densor.entropy.intrinsics import copy_bytes
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 
 int64, uint64 = numba.int64, numba.uint64
-
-GROUP = 8  # values that are packed together
-MOST_GROUPS = 63  # in a run
-MAX_BITS = 24  # of a value
-MOST_BEHIND = 255  # values behind the last one
 
 
 @kernel(types.UniTuple(types.int64, 3)(R8, types.int64, types.int64, I32, I64))

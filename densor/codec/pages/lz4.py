@@ -3,7 +3,10 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.pages import lz4_kernels as kernels
+from densor.codec.pages.sizes import LZ4_TABLE
+from densor.entropy.deferred import Kernels
+
+kernels = Kernels("densor.codec.pages.lz4_kernels")
 
 
 def bound(size: int) -> int:
@@ -20,5 +23,5 @@ def undo(data: Bytes, size: int) -> Bytes | None:
 def make(data: Bytes) -> Bytes:
     """The block that the library writes."""
     out = np.empty(bound(data.size), np.uint8)
-    table = np.zeros(1 << kernels.TABLE, np.int32)
+    table = np.zeros(1 << LZ4_TABLE, np.int32)
     return out[: int(kernels.lz4(np.ascontiguousarray(data), table, out))]

@@ -7,13 +7,13 @@ down in docs/format/pages.md, from the behaviour of `LZ4_compress_default` of LZ
 import numba
 from numba import types
 
+from densor.codec.pages.sizes import LZ4_TABLE as TABLE
 from densor.entropy.intrinsics import copy_bytes
 from densor.entropy.jit import I32, R8, W8, index, inlined, kernel
 
 int64, uint64 = numba.int64, numba.uint64
 
 SMALL = (1 << 16) + 11  # bytes from which on places are those of strings of five bytes
-TABLE = 13  # bits of the table of places
 _LARGE = 12  # those that are used from there on
 _FARTHEST = (1 << 16) - 1
 _MARGIN, _LAST = 11, 5  # bytes at the end in which no match begins, and which are in none

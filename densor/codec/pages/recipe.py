@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from densor.codec.pages import compression
-from densor.codec.pages.kernels import MAX_BITS
 from densor.codec.pages.layout import DICTIONARY, MAX_PAGES, PLAIN, SPLIT
+from densor.codec.pages.sizes import MAX_BITS
 from densor.codec.pages.values import ColumnRecipe, PageRecipe
 from densor.codec.table.layout import I64, MAX_COLUMNS
 from densor.codec.table.wire import Reader, Writer

@@ -3,8 +3,10 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.pages import snappy_kernels as kernels
-from densor.codec.pages.snappy_kernels import MAX_TABLE, OWN, SLACK
+from densor.codec.pages.sizes import MAX_TABLE, OWN, SLACK
+from densor.entropy.deferred import Kernels
+
+kernels = Kernels("densor.codec.pages.snappy_kernels")
 
 
 def bound(size: int) -> int:

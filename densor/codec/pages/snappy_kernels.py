@@ -7,15 +7,12 @@ laid down in docs/format/pages.md, from the behaviour of Snappy 1.1.4 to 1.2.2.
 import numba
 from numba import types
 
+from densor.codec.pages.sizes import BLOCK, MIN_TABLE
 from densor.entropy.intrinsics import copy_bytes
 from densor.entropy.jit import I32, R8, W8, index, inlined, kernel
 
 int64, uint32 = numba.int64, numba.uint32
 
-BLOCK = 1 << 16  # bytes that matches stay within
-SLACK = 16  # bytes behind what is read
-MIN_TABLE, MAX_TABLE = 8, 15  # bits of the table of places
-OWN = 32  # beside these: as the library up to 1.1.8 and others do it
 _MAGIC = 0x1E35A7BD
 _MARGIN = 15  # bytes at the end of a block in which no match begins
 _LITERAL, _NEAR, _FAR = 0, 1, 2  # kinds of elements

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.pages import compression
-from densor.codec.pages.kernels import MAX_BITS, MOST_BEHIND, join_values, split_texts, take_runs
 from densor.codec.pages.layout import (
     BITS,
     DICTIONARY,
@@ -19,6 +18,7 @@ from densor.codec.pages.layout import (
     Column,
     Page,
 )
+from densor.codec.pages.sizes import MAX_BITS, MOST_BEHIND
 from densor.codec.pages.values import (
     WORD,
     ColumnRecipe,
@@ -31,7 +31,12 @@ from densor.codec.pages.values import (
     transposed,
 )
 from densor.codec.table.layout import I32, I64
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+
+join_values, split_texts, take_runs = deferred(
+    "densor.codec.pages.kernels", "join_values", "split_texts", "take_runs"
+)
 
 _ORDER_BYTES = 4  # of a column for each value of its dictionary, or its order takes too much
 

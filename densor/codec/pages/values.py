@@ -7,11 +7,17 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.pages import compression
-from densor.codec.pages.kernels import MOST_BEHIND, join_values, put_listed_runs, put_runs
 from densor.codec.pages.layout import BITS, DICTIONARY, INDICES, SPLIT, TEXTS
-from densor.codec.table.kernels import PADDING, intern
+from densor.codec.pages.sizes import MOST_BEHIND
 from densor.codec.table.layout import I32, I64
+from densor.codec.table.state import PADDING
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+
+join_values, put_listed_runs, put_runs = deferred(
+    "densor.codec.pages.kernels", "join_values", "put_listed_runs", "put_runs"
+)
+intern = deferred("densor.codec.table.kernels", "intern")
 
 WORD = 4  # bytes of a length
 _ROOM = 12  # bytes of a run of eight values, about, beside those themselves

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.table.arrays import columns_of, sizes_of
 from densor.codec.table.cells import Cells, Rows, cells_of
-from densor.codec.table.kernels import PADDING
 from densor.codec.table.layout import BITS, CELLS, I32, I64, MAX_CELLS, Layout
 from densor.codec.table.packing import Packer
+from densor.codec.table.state import PADDING
 from densor.codec.table.wire import Writer
 from densor.errors import FormatError
 

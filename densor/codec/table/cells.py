@@ -21,12 +21,17 @@ from densor.codec.table.dictionary import (
     TRIMMED,
     cells_of_times,
 )
-from densor.codec.table.kernels import PADDING, intern, read_numbers, split_rows
 from densor.codec.table.layout import I32, I64, MAX_CELLS, Layout
 from densor.codec.table.literals import literals_of
 from densor.codec.table.packing import Packer
+from densor.codec.table.state import PADDING
 from densor.codec.table.wire import Writer
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+
+intern, read_numbers, split_rows = deferred(
+    "densor.codec.table.kernels", "intern", "read_numbers", "split_rows"
+)
 
 _MAX_SHARE_OF_PIECES = 0.3  # of the bytes; beyond, this is no table
 _MAX_SHARE_OF_OTHERS = 0.5  # of different cells, that are no number where the others are

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec.table.layout import I32, I64
-from densor.codec.table.mixing_kernels import FIELDS, PARENTS
+from densor.codec.table.state import FIELDS, PARENTS
 from densor.codec.table.wire import Reader, Writer
 from densor.errors import FormatError, LimitError
 

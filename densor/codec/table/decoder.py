@@ -15,11 +15,9 @@ from densor.codec.table.dictionary import (
     take_dictionary,
 )
 from densor.codec.table.items import cells_of_integers, take_items, take_items_dictionary
-from densor.codec.table.kernels import PADDING
 from densor.codec.table.latents import Latents, take_latents
 from densor.codec.table.layout import I32, I64, Layout
 from densor.codec.table.mixing import Settings, code_column
-from densor.codec.table.mixing_kernels import MAX_CONTEXTS
 from densor.codec.table.output import Column, Text, write_buffers
 from densor.codec.table.params import parse
 from densor.codec.table.payload import (
@@ -35,16 +33,14 @@ from densor.codec.table.payload import (
     parse_head,
 )
 from densor.codec.table.prefix_code import code_of
-from densor.codec.table.symbol_kernels import (
-    FUNCTION_PLACES,
-    QUICK,
-    add_up,
-    apply_function,
-    fill_table,
-    take_codes,
-)
+from densor.codec.table.state import FUNCTION_PLACES, MAX_CONTEXTS, PADDING, QUICK
 from densor.codec.table.wire import Reader
+from densor.entropy.deferred import deferred
 from densor.errors import ChecksumError, FormatError, LimitError
+
+add_up, apply_function, fill_table, take_codes = deferred(
+    "densor.codec.table.symbol_kernels", "add_up", "apply_function", "fill_table", "take_codes"
+)
 
 _MAX_STEPS = 1 << 62
 

@@ -8,10 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.table.kernels import PADDING, write_numbers
 from densor.codec.table.layout import I64, MAX_BYTES
+from densor.codec.table.state import PADDING
 from densor.codec.table.wire import Reader
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+
+write_numbers = deferred("densor.codec.table.kernels", "write_numbers")
 
 TEXTS, NUMBERS, DAYS, SECONDS, SECONDS_SPACE, SECONDS_ZULU = range(6)  # kinds of dictionaries
 MISSING = -(1 << 40)  # the number of a cell that is none
@@ -65,7 +68,8 @@ def cells_of_numbers(values: I64, style: int, quote: int, width: int = 0) -> Cel
         raise FormatError("numbers of a table are too large")
     blob = np.empty(24 * values.size + PADDING, np.uint8)
     offsets = np.zeros(values.size + 1, np.int64)
-    write_numbers(values, decimals, trimmed, quote if quoted else -1, blob, offsets)
+    digits = np.empty(24, np.uint8)
+    write_numbers(values, decimals, trimmed, quote if quoted else -1, digits, blob, offsets)
     if style & PADDED:
         return _padded(blob, offsets, values, width)
     return Cells(blob[: int(offsets[-1]) + PADDING].copy(), offsets, values)

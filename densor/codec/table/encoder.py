@@ -51,15 +51,15 @@ from densor.codec.table.payload import (
 )
 from densor.codec.table.prefix_code import code_of, lengths_for
 from densor.codec.table.record_cells import items_dictionary, records_of
-from densor.codec.table.symbol_kernels import (
-    FUNCTION_PLACES,
-    count_symbols,
-    find_exceptions,
-    put_codes,
-)
+from densor.codec.table.state import FUNCTION_PLACES
 from densor.codec.table.wire import Writer
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 from densor.runtime.workers import Workers
+
+count_symbols, find_exceptions, put_codes = deferred(
+    "densor.codec.table.symbol_kernels", "count_symbols", "find_exceptions", "put_codes"
+)
 
 MAX_DIFFERENT = 0.35  # share of cells that differ, beyond which they are a text
 _MIN_DIFFERENT = 300

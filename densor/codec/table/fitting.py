@@ -18,9 +18,11 @@ from densor.codec.table.contexts import (
     values_of,
 )
 from densor.codec.table.dictionary import MISSING
-from densor.codec.table.fitting_kernels import context_cost
 from densor.codec.table.layout import I64
-from densor.codec.table.mixing_kernels import BEFORE_PREVIOUS, FIELDS, PARENTS, PREVIOUS
+from densor.codec.table.state import BEFORE_PREVIOUS, FIELDS, PARENTS, PREVIOUS
+from densor.entropy.deferred import deferred
+
+context_cost = deferred("densor.codec.table.fitting_kernels", "context_cost")
 
 OWN = (Context(), Context((), PREVIOUS), Context((), PREVIOUS | BEFORE_PREVIOUS))
 _PIECES = 8  # of a sample

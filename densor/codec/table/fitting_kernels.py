@@ -3,7 +3,8 @@
 import numba
 from numba import types
 
-from densor.codec.table.mixing_kernels import BEFORE_PREVIOUS, PARENTS, PREVIOUS, mix
+from densor.codec.table.mixing_kernels import mix
+from densor.codec.table.state import BEFORE_PREVIOUS, PARENTS, PREVIOUS
 from densor.entropy.jit import I32, I64, index, kernel
 
 int64 = numba.int64

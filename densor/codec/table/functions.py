@@ -14,8 +14,10 @@ from densor.codec.table.contexts import (
     values_of,
 )
 from densor.codec.table.layout import I64
-from densor.codec.table.mixing_kernels import FIELDS, PARENTS, PREVIOUS
-from densor.codec.table.symbol_kernels import find_exceptions
+from densor.codec.table.state import FIELDS, PARENTS, PREVIOUS
+from densor.entropy.deferred import deferred
+
+find_exceptions = deferred("densor.codec.table.symbol_kernels", "find_exceptions")
 
 _ROWS, _PLACES = 1 << 11, 1 << 14
 _MOST_COLUMNS = 24  # before a column that are looked at

@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.table.dictionary import MAX_DECIMALS, TEXTS, Cells, joined, take_values
-from densor.codec.table.kernels import PADDING
 from densor.codec.table.layout import I64
+from densor.codec.table.state import PADDING
 from densor.codec.table.wire import Reader
 from densor.errors import FormatError
 

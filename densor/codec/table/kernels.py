@@ -1,7 +1,6 @@
 """Rows into cells, cells into numbers of a dictionary, and back."""
 
 import numba
-import numpy as np
 from numba import types
 
 from densor.entropy.intrinsics import load_u64, store_u64
@@ -10,7 +9,6 @@ from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 int64, uint64 = numba.int64, numba.uint64
 
 _LF, _CR = 10, 13
-PADDING = 16  # bytes behind what is read in words; the first is a line feed
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _DIGITS = 18  # of a number, at most
 
@@ -365,12 +363,13 @@ def join_rows(
     return at
 
 
-@kernel(types.void(I64, I64))
-def huffman_lengths(counts, lengths):
-    """Lengths of Huffman's code for counts in ascending order, each at least 1 (two queues)."""
+@kernel(types.void(I64, I64, I64, I64, I64))
+def huffman_lengths(counts, weights, parents, depths, lengths):
+    """Lengths of Huffman's code for n counts in ascending order, each at least 1 (two queues).
+
+    Work space: `weights`, int64[n]; `parents`, int64[2 n]; `depths`, int64[n], zeros.
+    """
     n = counts.size
-    weights = np.empty(n, np.int64)
-    parents = np.empty(2 * n, np.int64)
     leaf = int64(0)
     inner = int64(0)
     for made in range(n - 1):
@@ -385,21 +384,19 @@ def huffman_lengths(counts, lengths):
                 parents[index(n + inner)] = n + made
                 inner += 1
         weights[index(made)] = total
-    depths = np.zeros(n, np.int64)  # of inner nodes
     for node in range(n - 3, -1, -1):
         depths[index(node)] = depths[index(parents[index(n + node)] - n)] + 1
     for i in range(n):
         lengths[index(i)] = depths[index(parents[index(i)] - n)] + 1 if n > 1 else 0
 
 
-@kernel(types.void(I64, types.int64, types.boolean, types.int64, W8, I64))
-def write_numbers(values, decimals, trimmed, quote, out, offsets):
+@kernel(types.void(I64, types.int64, types.boolean, types.int64, W8, W8, I64))
+def write_numbers(values, decimals, trimmed, quote, digits, out, offsets):
     """Writes numbers as cells one after the other, each at most 23 bytes; sets `offsets[1:]`.
 
     `decimals`: digits behind the point, of which those that are 0 at the end are left out where
-    `trimmed`. `quote`: before and behind each, -1 for none.
+    `trimmed`. `quote`: before and behind each, -1 for none. `digits`: work space, uint8[24].
     """
-    digits = np.empty(24, np.uint8)
     at = int64(0)
     for i in range(values.size):
         value = abs(values[index(i)])

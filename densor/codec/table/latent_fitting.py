@@ -12,9 +12,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.table.latent_kernels import add_counts, add_scores
 from densor.codec.table.latents import MAX_CLASSES, MAX_COUNTS, Latents
 from densor.codec.table.layout import I32
+from densor.entropy.deferred import deferred
+
+add_counts, add_scores = deferred("densor.codec.table.latent_kernels", "add_counts", "add_scores")
 
 Floats = npt.NDArray[np.float32]
 _CLASSES = (2, 4, 8, 16, 32)  # that are begun with

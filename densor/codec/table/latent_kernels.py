@@ -4,7 +4,7 @@ import numba
 from numba import types
 
 from densor.codec.byte_cm.kernels import code_bit
-from densor.entropy.arithmetic.kernels import AT
+from densor.entropy.arithmetic.state import AT
 from densor.entropy.jit import I32, I64, W8, index, kernel
 
 int64 = numba.int64

@@ -10,13 +10,15 @@ from typing import NamedTuple
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.byte_cm.kernels import end_coder, start_coder
 from densor.codec.table.dictionary import Cells, take_dictionary
-from densor.codec.table.latent_kernels import code_cells
 from densor.codec.table.layout import I32, I64
 from densor.codec.table.wire import Reader
-from densor.entropy.arithmetic.kernels import AT, STATE
+from densor.entropy.arithmetic.state import AT, STATE
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError, LimitError
+
+end_coder, start_coder = deferred("densor.codec.byte_cm.kernels", "end_coder", "start_coder")
+code_cells = deferred("densor.codec.table.latent_kernels", "code_cells")
 
 MAX_CLASSES = 255  # of rows, and of columns
 MAX_COUNTS = 1 << 21  # pairs

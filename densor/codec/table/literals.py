@@ -3,8 +3,8 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.table.kernels import PADDING
 from densor.codec.table.layout import I64, Layout
+from densor.codec.table.state import PADDING
 
 
 def literals_of(layout: Layout) -> tuple[Bytes, I64]:

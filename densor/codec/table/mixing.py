@@ -7,22 +7,15 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.byte_cm.kernels import end_coder, start_coder
-from densor.codec.table import mixing_kernels as kernels
 from densor.codec.table.layout import I64
-from densor.codec.table.mixing_kernels import (
-    APM_ROWS,
-    BUCKETS,
-    DEPTHS,
-    FIELDS,
-    LINE,
-    Code,
-    State,
-    Tables,
-)
-from densor.entropy.arithmetic.kernels import AT, STATE
+from densor.codec.table.state import APM_ROWS, BUCKETS, DEPTHS, FIELDS, LINE, Code, State, Tables
 from densor.entropy.arithmetic.logistic import rate_table, squash_table, stretch_table
+from densor.entropy.arithmetic.state import AT, STATE
+from densor.entropy.deferred import Kernels, deferred
 from densor.runtime.memory import MEMORY
+
+kernels = Kernels("densor.codec.table.mixing_kernels")
+end_coder, start_coder = deferred("densor.codec.byte_cm.kernels", "end_coder", "start_coder")
 
 GUESSES = 1 << 18
 LEAST_LINES, ALL_LINES = 8, 21  # logarithms; 64 bytes each, of all contexts of a column

@@ -5,71 +5,36 @@ contexts, which are values of columns before; a mixer weighs them, an APM correc
 Mahoney, PAQ). All arithmetic is in integers. See docs/format/table.md, whose names are used here.
 """
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
-import numpy.typing as npt
 from numba import types
 
 from densor.codec.byte_cm.apm import apm_predict, apm_update
 from densor.codec.byte_cm.kernels import code_bit
-from densor.entropy.arithmetic.kernels import AT
+from densor.codec.table.state import (
+    APM_ROWS,
+    BEFORE_PREVIOUS,
+    BUCKETS,
+    FIELDS,
+    LINE,
+    PARENTS,
+    PREVIOUS,
+    Code,
+    State,
+    Tables,
+)
+from densor.entropy.arithmetic.state import AT
 from densor.entropy.intrinsics import prefetch
 from densor.entropy.jit import I32, I64, W8, W16, W32, index, inlined, kernel
 
 int64, uint64 = numba.int64, numba.uint64
 
-LINE = 16  # numbers: a check and 15 counters, those of four decisions
-PARENTS = 3  # of a context
-FIELDS = PARENTS + 1  # the parents, -1 for none, and flags
-PREVIOUS, BEFORE_PREVIOUS = 1, 2  # flags: symbols of the rows before
-MAX_CONTEXTS = 16
-MAX_LENGTH = 30  # of a code
-DEPTHS = 5  # sets of weights: by decision of a symbol, from the fourth on, and of guesses
 GUESS = 4
-BUCKETS = 16  # of counts
-APM_ROWS = 1024
 COUNTS = 1024
 _MIN_P, _MAX_P = 16, 65520
 _MAX_WEIGHT = 1 << 20
 _K1, _K2 = 0x1E3779B97F4A7C15, 0x2C1B3C6D9E3779B1
 _FAST_STEP, _SLOW_STEP, _STEP_ROWS = 1400, 130, 11
-
-
-class Code(NamedTuple):
-    """A canonical prefix code of n symbols."""
-
-    lengths: npt.NDArray[np.int32]  # int32[n]
-    codes: npt.NDArray[np.int64]  # int64[n], the first bit highest
-    first: npt.NDArray[np.int64]  # int64[MAX_LENGTH + 2]: the first code of each length
-    counts: npt.NDArray[np.int64]  # how many there are of it
-    offset: npt.NDArray[np.int64]  # where they begin in `symbols`
-    symbols: npt.NDArray[np.int32]  # int32[n]: by length, then by number
-
-
-class State(NamedTuple):
-    """What adapts."""
-
-    coder: npt.NDArray[np.int64]
-    lines: npt.NDArray[np.uint32]  # [contexts, lines, LINE]
-    weights: npt.NDArray[np.int32]  # [2, SETS, contexts, BUCKETS]
-    apm: npt.NDArray[np.uint16]
-    hashes: npt.NDArray[np.int64]  # int64[contexts]: of the row at hand
-    places: npt.NDArray[np.int64]  # int64[contexts]: the lines at hand
-    inputs: npt.NDArray[np.int32]  # int32[contexts]
-    chosen: npt.NDArray[np.int64]  # int64[contexts]: rows of weights at hand
-    guesses: npt.NDArray[np.int32]  # the last symbol under the first context, and 1; a power of two
-    # of them, or none where nothing is guessed
-
-
-class Tables(NamedTuple):
-    """Constants."""
-
-    squash: npt.NDArray[np.uint16]
-    stretch: npt.NDArray[np.int16]
-    rate: npt.NDArray[np.int32]
-    bucket: npt.NDArray[np.uint8]  # uint8[1024]
 
 
 CODE_TYPE = types.NamedTuple((I32, I64, I64, I64, I64, I32), Code)

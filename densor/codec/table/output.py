@@ -9,11 +9,14 @@ from densor.codec.batch import Bytes
 from densor.codec.table.arrays import Buffer, Buffers
 from densor.codec.table.contexts import Values
 from densor.codec.table.dictionary import Cells
-from densor.codec.table.kernels import PADDING, join_rows, joined_size
 from densor.codec.table.layout import BITS, CELLS, I32, I64, Layout
 from densor.codec.table.literals import literals_of
 from densor.codec.table.payload import Head
+from densor.codec.table.state import PADDING
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+
+join_rows, joined_size = deferred("densor.codec.table.kernels", "join_rows", "joined_size")
 
 
 class Column(NamedTuple):

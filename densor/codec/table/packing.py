@@ -4,7 +4,6 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.kind import kind_of
 from densor.codec.levels import Level, with_huffman_codes
 from densor.codec.planes.propose import element_coder
@@ -34,6 +33,8 @@ class Packer:
         packed = zstd_smallest(data, self._zstd) if data else b""
         mixed = b""
         if self._mixing and _MIN_MODEL_BYTES <= len(data) <= MAX_MODEL_BYTES:
+            from densor.codec.byte_cm.encoder import ByteCmEncoder  # with kernels for high levels
+
             content = np.frombuffer(data, np.uint8)
             coder = ByteCmEncoder(content, self._light)
             mixed = _with_model(coder.model(), coder.encode(content, 0))

@@ -3,10 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.table.kernels import huffman_lengths
 from densor.codec.table.layout import I64
-from densor.codec.table.mixing_kernels import MAX_LENGTH, Code
+from densor.codec.table.state import MAX_LENGTH, Code
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+
+huffman_lengths = deferred("densor.codec.table.kernels", "huffman_lengths")
 
 
 def lengths_for(counts: I64) -> npt.NDArray[np.uint8]:
@@ -15,7 +17,9 @@ def lengths_for(counts: I64) -> npt.NDArray[np.uint8]:
     while True:
         order = np.argsort(counts, kind="stable")
         found = np.empty(counts.size, np.int64)
-        huffman_lengths(counts[order], found)
+        weights, depths = np.empty(counts.size, np.int64), np.zeros(counts.size, np.int64)
+        parents = np.empty(2 * counts.size, np.int64)
+        huffman_lengths(counts[order], weights, parents, depths, found)
         if found.max(initial=0) <= MAX_LENGTH:
             lengths = np.empty(counts.size, np.uint8)
             lengths[order] = np.maximum(found, 1)

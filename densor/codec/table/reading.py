@@ -10,12 +10,15 @@ from densor.codec.table.arrays import Buffer
 from densor.codec.table.cells import Rows
 from densor.codec.table.decoder import Columns
 from densor.codec.table.dictionary import Cells
-from densor.codec.table.kernels import PADDING, join_rows
 from densor.codec.table.layout import I64, Layout
 from densor.codec.table.literals import literals_of
 from densor.codec.table.output import Column, joined_cells
 from densor.codec.table.payload import Head, parse_head
+from densor.codec.table.state import PADDING
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError, LimitError
+
+join_rows = deferred("densor.codec.table.kernels", "join_rows")
 
 _FIRST = 1 << 9  # bytes of a chunk in which its head is looked for
 

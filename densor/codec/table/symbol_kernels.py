@@ -3,20 +3,12 @@
 import numba
 from numba import types
 
-from densor.codec.table.mixing_kernels import (
-    BEFORE_PREVIOUS,
-    CODE_TYPE,
-    MAX_LENGTH,
-    PARENTS,
-    PREVIOUS,
-    mix,
-)
+from densor.codec.table.mixing_kernels import CODE_TYPE, mix
+from densor.codec.table.state import BEFORE_PREVIOUS, MAX_LENGTH, PARENTS, PREVIOUS, QUICK
 from densor.entropy.intrinsics import load_u64, operation, store_u64
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 
 int64, uint64 = numba.int64, numba.uint64
-QUICK = 12  # bits that the table of a decoder is entered with
-FUNCTION_PLACES = 1 << 18
 
 _swapped = operation(types.uint64(types.uint64), lambda builder, value: builder.bswap(value))
 

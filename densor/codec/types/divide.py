@@ -7,7 +7,6 @@ that is not clear, both ways are tried on all of it.
 import math
 from dataclasses import replace
 from itertools import groupby
-from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -87,7 +86,7 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
         pieces = [piece for piece in worth if piece is not None]
         if pieces and len(alike) > 1:
             some = batch.data[alike[0].begin : alike[-1].end][:_MAX_LOOKED_AT]
-            share = fmean(stretch.share for stretch in alike)
+            share = math.fsum(stretch.share for stretch in alike) / len(alike)
             if len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size:
                 continue
         found += pieces

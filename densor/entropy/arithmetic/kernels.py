@@ -8,8 +8,6 @@ limit, the end of what may be written or read. See docs/format/arithmetic.md.
 
 import numba
 
-STATE = 5  # values of a state
-AT = 2  # where the position stands in it
 _MASK = 0xFFFFFFFF
 _TOP = 0xFF000000
 

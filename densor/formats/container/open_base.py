@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -124,6 +123,8 @@ class _PackedBase(GivenBase):
         with self._unpacking:
             if entry.number not in self._unpacked:
                 self._archive.check_size({entry.number: entry.size})
+                import tempfile
+
                 file = tempfile.TemporaryFile()  # noqa: SIM115
                 self._stack.callback(file.close)
                 for piece in self._archive.pieces(entry):
