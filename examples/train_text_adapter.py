@@ -86,11 +86,13 @@ class Adapted(nn.Module):
 
     def _norm(self, x: Tensor, name: str) -> Tensor:
         scale = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.shape.epsilon)
-        return (x * scale * self.learned[_key(name)]).bfloat16()
+        found: Tensor = x * scale * self.learned[_key(name)]
+        return found.bfloat16()
 
     def _product(self, x: Tensor, name: str) -> Tensor:
         first, second = (self.learned[_key(f"{name}.lora_{letter}")].bfloat16() for letter in "AB")
-        return x @ self.fixed[name].T + (x @ first.T) @ second.T
+        found: Tensor = x @ self.fixed[name].T + (x @ first.T) @ second.T
+        return found
 
     def _turned(self, heads: Tensor) -> Tensor:
         c, s = (table[: heads.shape[0]].bfloat16() for table in self.turns)
@@ -106,7 +108,7 @@ class Adapted(nn.Module):
             name = {key: at + value for key, value in MATRICES.items()}
             h = self._norm(x, at + NORMS[0])
             q, k, v = (
-                self._product(h, name[letter]).unflatten(-1, (heads, shape.size))
+                self._product(h, name[letter]).view(-1, heads, shape.size)
                 for letter, heads in zip("qkv", (shape.heads, *[shape.groups] * 2), strict=True)
             )
             q, k = self._turned(q), self._turned(k)
