@@ -30,7 +30,6 @@ METHODS = ("gradient", "residual", "light", "values", "full")
 # Contexts and steps
 SETTINGS = {
     "full": (16, 8),
-    "shapes": (16, 8),
     "values": (12, 8),
     "light": (3, 3),
     "residual": (0, 2),
@@ -304,6 +303,14 @@ def test_impossible_models(fields: tuple[int, ...]) -> None:
             decoder.open_decoder(text)
         with pytest.raises(Refused):
             reference_image.parse_model(text)
+
+
+def test_rows_that_are_too_wide_do_without_windows() -> None:
+    """Windows take memory for each column."""
+    for width, method in ((1 << 15, params.LOCAL), ((1 << 15) + 1, params.MIXING)):
+        rows = np.arange(2 * width, dtype=np.uint32).astype(np.uint8)
+        coder = MixingCoder(Layout(width), rows, 16, 8)
+        assert params.parse(coder.model()).method == method
 
 
 def test_a_wide_image_of_no_whole_row_is_refused_before_memory_is_asked_for() -> None:
