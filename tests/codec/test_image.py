@@ -28,7 +28,12 @@ Bytes = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 METHODS = ("gradient", "residual", "light", "values", "full")
 # Contexts and steps
-SETTINGS = {"full": (16, 8), "values": (12, 8), "light": (3, 3), "residual": (0, 2)}
+SETTINGS = {
+    "full": (16, 8),
+    "values": (12, 8),
+    "light": (3, 3),
+    "residual": (0, 2),
+}
 
 
 def picture(height: int, width: int, channels: int, depth: int = 8) -> Array:
@@ -263,7 +268,11 @@ HEAD = struct.Struct("<10BI")
         (11, 0, 1, 0, 8, 0, 4, 0, 0, 0, 0),  # no width
         (11, 0, 0, 0, 8, 0, 4, 0, 0, 0, 9),  # no channels
         (11, 0, 65, 0, 8, 0, 4, 0, 0, 0, 9),
-        (11, 3, 1, 0, 8, 0, 4, 0, 0, 0, 9),  # no such method
+        (11, 4, 1, 0, 8, 0, 4, 0, 0, 0, 9),  # no such method
+        (11, 3, 1, 0, 8, 0, 0, 8, 0, 0, 9),  # no contexts
+        (11, 3, 1, 0, 8, 0, 17, 8, 0, 0, 9),
+        (11, 3, 1, 0, 8, 0, 16, 8, 0, 0, (1 << 15) + 1),  # too many sections
+        (11, 3, 3, 0, 8, 4, 16, 8, 0, 0, 10921),
         (11, 2, 1, 0, 8, 0, 3, 3, 0, 0, 9),  # residuals have no contexts
         (11, 2, 1, 0, 8, 0, 0, 33, 0, 0, 9),
         (11, 2, 3, 0, 8, 1, 0, 2, 0, 0, 9),
@@ -294,6 +303,14 @@ def test_impossible_models(fields: tuple[int, ...]) -> None:
             decoder.open_decoder(text)
         with pytest.raises(Refused):
             reference_image.parse_model(text)
+
+
+def test_rows_that_are_too_wide_do_without_windows() -> None:
+    """Windows take memory for each column."""
+    for width, method in ((1 << 15, params.LOCAL), ((1 << 15) + 1, params.MIXING)):
+        rows = np.arange(2 * width, dtype=np.uint32).astype(np.uint8)
+        coder = MixingCoder(Layout(width), rows, 16, 8)
+        assert params.parse(coder.model()).method == method
 
 
 def test_a_wide_image_of_no_whole_row_is_refused_before_memory_is_asked_for() -> None:

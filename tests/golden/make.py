@@ -463,6 +463,22 @@ def shapes() -> Iterator[tuple[str, bytes]]:
     yield "image-shapes-some", bytes_archive(frames, data.tobytes())
 
 
+# Images with windows, of densor 0.12
+
+
+def windows() -> Iterator[tuple[str, bytes]]:
+    """Samples that are predicted from windows: three planes, one, two, four, and 16 bits."""
+    noise = random_state("golden windows").integers(0, 3, (48, 60, 4))
+    y, x = np.mgrid[:48, :60]
+    wave = 9 * np.sin(x / 5 + y / 9) + 7 * np.cos(x / 3 - y / 7) + 0.1 * x * (y > 20)
+    picture = (110 + 3 * wave[..., None] * np.linspace(1, 0.8, 4) + noise).astype(np.uint8)
+    yield "image-windows", densor.compress(np.ascontiguousarray(picture[:30, :37, :3]), 9)
+    yield "image-windows-grey", densor.compress(np.ascontiguousarray(picture[..., 0]), 9)
+    yield "image-windows-alpha", densor.compress(np.ascontiguousarray(picture[:24]), 9)
+    deep = (picture[..., 1].astype("<u2") << 4) + picture[..., 2]
+    yield "image-windows-16", densor.compress(deep, 9)
+
+
 # Changes of few elements, of densor 0.5
 
 
@@ -720,6 +736,7 @@ GROUPS = (
     Group("0.12, pages by gzip and LZ4", (compressed_pages,)),
     Group("0.12, elements in other forms", (notations,)),
     Group("0.12, split pages", (split_pages,)),
+    Group("0.12, images with windows", (windows,)),
 )
 
 

@@ -3,7 +3,7 @@
 import decimal
 import struct
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
@@ -85,7 +85,7 @@ def parse_model(payload: bytes) -> Model:
         head.unpack_from(payload)
     )
     size, rest = 1 + (flags & 1), payload[head.size :]
-    if method > 2 or flags > 15 or flags & 3 == 2 or not 1 <= channels <= 64 or not width:
+    if method > 3 or flags > 15 or flags & 3 == 2 or not 1 <= channels <= 64 or not width:
         fail("sizes")
     if not 1 <= depth <= 8 * size - shift or colour > 4 or (colour and channels < 3):
         fail("samples")
@@ -106,11 +106,13 @@ def parse_model(payload: bytes) -> Model:
             fail("no values")
     frequencies: list[list[int]] = []
     if method:
-        contexts = 1 <= first <= 16 if method == 1 else not first
+        contexts = 1 <= first <= 16 if method != 2 else not first
         if not contexts or second > 32 or rest or colour not in (0, 4):
             fail("parameters of mixing")
         if width * channels > 2**19:
             raise Refused("limit", "rows are too long")
+        if method == 3 and (width + 7) // 8 * channels > 2**12:
+            raise Refused("limit", "rows have too many sections")
     else:
         if not 1 <= first <= 16 or second > 8:
             fail("parameters of gradients")
@@ -349,19 +351,90 @@ class Linear:
     def learn(self, g: list[int], goal: int, count: int) -> None:
         error = goal - self.sum(g)
         h, s = 1 << (self.s - 1), self.s
+        self.gather(g, goal)
         for i, value in enumerate(g):
             for k, other in enumerate(g):
                 self.m[i][k] += value * other - ((self.m[i][k] + h) >> s)
             r = self.r[i] + error * value - ((self.r[i] + h) >> s)
             self.r[i] = clip(r, -(2**40), 2**40)
+        self.move(len(g), count)
+
+    def gather(self, g: list[int], goal: int) -> None:
+        """What windows need besides."""
+
+    def move(self, features: int, count: int) -> None:
         for _ in range(count):
-            j = self.j if self.j < len(g) else 0
+            j = self.j if self.j < features else 0
             d = clip((self.r[j] << 12) // (self.m[j][j] + self.ridge), -(2**17), 2**17)
             after = clip(self.a[j] + d, -(2**20), 2**20)
             d, self.a[j] = after - self.a[j], after
-            for i in range(len(g)):
+            for i in range(features):
                 self.r[i] -= (self.m[j][i] * d) >> 12
             self.j = j + 1
+
+
+Matrix = list[list[int]]  # a row for each feature; the last column is that of goals
+
+
+def matrix(features: int) -> Matrix:
+    return [[0] * (features + 1) for _ in range(features)]
+
+
+def combined(of: Callable[..., int], *matrices: Matrix) -> Matrix:
+    """A matrix, each element by those of others."""
+    return [
+        [of(*cells) for cells in zip(*rows, strict=True)] for rows in zip(*matrices, strict=True)
+    ]
+
+
+class Window(Linear):
+    """A linear predictor that is learned from a window (6.7)."""
+
+    def __init__(self, down: int, aside: int, width: int, features: int) -> None:
+        super().__init__(31, 64)
+        self.down, self.aside, self.features = down, aside, features
+        self.count = (width + 7) // 8
+        self.own = [matrix(features) for _ in range(self.count)]
+        self.right = [matrix(features) for _ in range(self.count + 1)]
+        self.left, self.fresh = matrix(features), matrix(features)
+
+    def less(self, value: int) -> int:
+        return value - (value >> self.aside)
+
+    def begin(self, x: int) -> None:
+        """Before the sample in column x."""
+        if x % 8:
+            return
+        k = x // 8
+        if k == 0:
+            self.left = matrix(self.features)
+        else:
+            self.end(k - 1)
+        around = self.left, self.own[k], self.right[k + 1]
+        window = combined(lambda a, b, c: self.less(a) + b + self.less(c), *around)
+        self.m = [row[:-1] for row in window]
+        for i in range(self.features):
+            said = sum(m * a for m, a in zip(self.m[i], self.a, strict=False))
+            self.r[i] = 16 * window[i][-1] - (said >> 12)
+        self.move(self.features, 24)
+
+    def gather(self, g: list[int], goal: int) -> None:
+        for i, value in enumerate(g):
+            for k, other in enumerate(g):
+                self.fresh[i][k] += value * other
+            self.fresh[i][-1] += value * (goal >> 4)
+
+    def end(self, k: int) -> None:
+        """After the last sample of section k in a row."""
+        self.own[k] = combined(lambda o, f: o - (o >> self.down) + f, self.own[k], self.fresh)
+        self.left = combined(lambda a, o: self.less(a) + o, self.left, self.own[k])
+        self.fresh = matrix(self.features)
+
+    def end_row(self) -> None:
+        self.end(self.count - 1)
+        for k in range(self.count - 1, -1, -1):
+            after = self.own[k], self.right[k + 1]
+            self.right[k] = combined(lambda o, r: o + self.less(r), *after)
 
 
 class Errors:
@@ -382,8 +455,10 @@ class Errors:
 class Mixers:
     """Weights and corrections of a plane (6.6)."""
 
-    def __init__(self, shapes: bool) -> None:
-        first = [13000] * 6 + [6500] * 13 + [0] + [6500 * shapes] * 4
+    def __init__(self, shapes: bool, local: bool) -> None:
+        first = [9750] * 8 if local else [13000] * 6
+        first += [6500] * 13 + [0] + [6500 * shapes] * 4 + [0] * 6 * local
+        self.local = local
         sets = 4 if shapes else 3
         self.weights = [defaultdict[int, list[int]](lambda: list(first)) for _ in range(sets)]
         self.final = defaultdict[int, list[int]](lambda: [65536 // sets] * sets)
@@ -402,11 +477,11 @@ class Mixers:
         z = clip(sum(a * v for a, v in zip(outputs, final, strict=True)) >> 16, -2047, 2047)
         u = (z + 2048) * 31
         i, part = u >> 12, u & 4095
-        p = 2 * SQUASH[z + 2048] + 2
+        p = 6 * SQUASH[z + 2048] + 4 if self.local else 2 * SQUASH[z + 2048] + 2
         cells = [table[place] for table, place in zip(self.cells, at, strict=True)]
         for row in cells:
             p += (row[i] * (4096 - part) + row[i + 1] * part) >> 12
-        y = coder.bit(clip(p >> 2, 24, 65512))
+        y = coder.bit(clip(p >> 3 if self.local else p >> 2, 24, 65512))
         for weights, output in zip(sets, outputs, strict=True):
             g = (3 * ((y << 16) - SQUASH[output + 2048])) >> 1
             for k, a in enumerate(x):
@@ -428,15 +503,24 @@ class Mixing:
         self.top = 16 * (2**model.depth - 1)
         self.q = max(0, model.depth - 8)
         channels = range(model.channels)
+        self.local = model.method == 3
+        self.count, self.centre = (8, 3) if self.local else (6, 0)
         self.linear = [[Linear(10, 64), Linear(12, 256)] for _ in channels]
-        self.errors = [[Errors(model.width) for _ in range(6)] for _ in channels]
+        self.windows: list[list[Window]] = [[] for _ in channels]
+        if self.local:
+            sizes = (2, 0), (3, 2), (1, 1)
+            self.linear = [[Linear(12, 256)] for _ in channels]
+            for c in channels:
+                features = len(self.features(c, 0, 0)[: self.few])
+                self.windows[c] = [Window(*size, model.width, features) for size in sizes]
+        self.errors = [[Errors(model.width) for _ in range(self.count)] for _ in channels]
         self.b = defaultdict[tuple[int, ...], list[int]](lambda: [0, 0])
         self.t = defaultdict[tuple[int, ...], list[int]](lambda: [0, 0])
         most = min(16, 22 - (model.channels * max(1, model.first) - 1).bit_length())
         self.lines = 2 ** clip((rows * model.width - 1).bit_length() - 1, 8, most)
         self.counters = defaultdict[tuple[int, ...], Counter](Counter)
         self.matches: dict[tuple[int, ...], Counter] = {}
-        self.mixers = [Mixers(model.first > 12) for _ in channels]
+        self.mixers = [Mixers(model.first > 12, self.local) for _ in channels]
         self.places = [0] * 2**16
         self.place = self.length = 0
 
@@ -476,15 +560,52 @@ class Mixing:
         return [self.planes[c].at(y + dy, x + dx) - w for dy, dx in near]
 
     def predictions(self, c: int, y: int, x: int, f: list[int]) -> list[int]:
-        w, n, nw, ne, ww, nn, nne = self.near(c, y, x)
+        w = self.near(c, y, x)[0]
+        some = self.windows[c], f[: self.few]
         raw = [clip(16 * w + linear.sum(f), 0, self.top) for linear in self.linear[c]]
+        found = [clip(16 * w + window.sum(some[1]), 0, self.top) for window in some[0]]
+        raw += self.fixed(c, y, x)
+        if self.local:
+            raw = [raw[0], found[0], *raw[1:], *found[1:]]
+            raw[3] = self.blend(c, y, x, raw)
+        return raw
+
+    @property
+    def few(self) -> int:
+        """Features that windows have."""
+        return 12 if self.model.channels == 1 else 24
+
+    def blend(self, c: int, y: int, x: int, raw: list[int]) -> int:
+        sizes = []
+        for i in range(8):
+            size = self.size(c, i, y, x)
+            if c > 0:
+                size = (2 * size + 5 * abs(self.errors[c - 1][i].at(y, x))) >> 2
+            sizes.append((size >> self.q) + 16)
+        others = [i for i in range(8) if i != 3]
+        least = min(sizes[i] for i in others)
+        total = moved = 0
+        for i in others:
+            k = (least << 12) // sizes[i]
+            g = ((((k * k) >> 12) * k) >> 12) * (3 if i in (0, 1, 6, 7) else 1)
+            total += g
+            moved += g * (raw[i] - raw[0])
+        return clip(raw[0] + moved // total, 0, self.top)
+
+    def size(self, c: int, i: int, y: int, x: int) -> int:
+        e = self.errors[c][i]
+        size = 2 * abs(e.at(y, x - 1)) + 2 * abs(e.at(y - 1, x)) + abs(e.at(y - 1, x - 1))
+        return size + abs(e.at(y - 1, x + 1)) + abs(e.at(y, x - 2)) + abs(e.at(y - 2, x))
+
+    def fixed(self, c: int, y: int, x: int) -> list[int]:
+        w, n, nw, ne, ww, nn, nne = self.near(c, y, x)
         if c == 0:
             fixed = [
                 8 * (w + n) + 4 * (ne - nw),
                 16 * (n + ne - nne),
                 8 * (2 * w - ww + 2 * n - nn),
             ]
-            return [*raw, 16 * median(w, n, nw), *(clip(p, 0, self.top) for p in fixed)]
+            return [16 * median(w, n, nw), *(clip(p, 0, self.top) for p in fixed)]
         b0 = self.planes[c - 1].at(y, x)
         bw, bn, bnw, bne = self.near(c - 1, y, x)[:4]
         if c == 1:
@@ -498,7 +619,7 @@ class Mixing:
             fourth,
             8 * (w + n + ne - nw) + ((3 * (16 * b0 - 8 * (bw + bn + bne - bnw))) >> 2),
         ]
-        return raw + [clip(p, 0, self.top) for p in fixed]
+        return [clip(p, 0, self.top) for p in fixed]
 
     def near(self, c: int, y: int, x: int) -> list[int]:
         """w, n, nw, ne, ww, nn, nne"""
@@ -508,13 +629,14 @@ class Mixing:
     def sample(self, c: int, y: int, x: int) -> int:
         f = self.features(c, y, x)
         w, n, nw, ne, ww, nn, _ = self.near(c, y, x)
+        for window in self.windows[c]:
+            window.begin(x)
         raw = self.predictions(c, y, x, f)
-        texture = sum((v > (raw[0] + 8) >> 4) << i for i, v in enumerate((w, n, nw, ne, ww, nn)))
+        about = (raw[self.centre] + 8) >> 4
+        texture = sum((v > about) << i for i, v in enumerate((w, n, nw, ne, ww, nn)))
         means, scales, kinds, b_keys, t_keys = [], [], [], [], []
-        for i in range(6):
-            e = self.errors[c][i]
-            size = 2 * abs(e.at(y, x - 1)) + 2 * abs(e.at(y - 1, x)) + abs(e.at(y - 1, x - 1))
-            size += abs(e.at(y - 1, x + 1)) + abs(e.at(y, x - 2)) + abs(e.at(y - 2, x))
+        for i in range(self.count):
+            size = self.size(c, i, y, x)
             if c > 0:
                 size = (2 * size + 5 * abs(self.errors[c - 1][i].at(y, x))) // 3
             kind = class_of(size >> (3 + (self.q >> 1)))
@@ -524,16 +646,21 @@ class Mixing:
             means.append(clip(raw[i] + (b // count if count else 0), 0, self.top))
             scales.append(scale_of(4 * t // times if times else 64 + (size >> 2)))
             kinds.append(kind)
-        outline, shapes = self.shapes(c, y, x, means[0])
-        hashes = self.hashes(c, y, x, means, kinds[0], texture, shapes)
+        outline, shapes = self.shapes(c, y, x, means[self.centre])
+        hashes = self.hashes(c, y, x, means, kinds[self.centre], texture, shapes)
         v = self.bits(c, means, scales, kinds, texture, outline, hashes)
-        for i in range(6):
+        for i in range(self.count):
             self.add(self.b[b_keys[i]], 16 * v - raw[i], 256)
             self.errors[c][i].rows[y % 3][x + 3] = 16 * v - means[i]
             self.add(self.t[t_keys[i]], abs(16 * v - means[i]), 1024)
         g = [(2 * value) >> self.q for value in f]
+        goal = (32 * (v - w)) >> self.q
         for linear in self.linear[c]:
-            linear.learn(g, (32 * (v - w)) >> self.q, self.model.second)
+            linear.learn(g, goal, self.model.second)
+        for window in self.windows[c]:
+            window.learn(g[: self.few], goal, self.model.second)
+            if x + 1 == self.model.width:
+                window.end_row()
         return v
 
     def add(self, sums: list[int], value: int, most: int) -> None:
@@ -573,10 +700,11 @@ class Mixing:
         shapes: list[int],
     ) -> list[int]:
         w, n, nw, ne, ww, nn, _ = self.near(c, y, x)
-        o = [(mean + 8) >> 4 for mean in means]
+        about = means[self.centre]
+        o = [(mean + 8) >> 4 for mean in (about, *means[1:])]
         b0 = self.planes[c - 1].at(y, x) if c else 0
-        e = self.errors[c][0]
-        beside = self.step(self.errors[c - 1][0].at(y, x)) if c else 0
+        e = self.errors[c][self.centre]
+        beside = self.step(self.errors[c - 1][self.centre].at(y, x)) if c else 0
         if c > 1:
             ninth = b0 << 16 | self.planes[c - 2].at(y, x)
         else:
@@ -584,7 +712,7 @@ class Mixing:
         eighth = (((b0 >> 2) << 14 | w >> 2) << 14 | n >> 2) << 22 ^ (ne >> 2) << 14 ^ nw >> 2
         steps = self.step(e.at(y, x - 1)) << 8 | self.step(e.at(y - 1, x)) << 4 | beside
         values = [
-            means[0] >> 2,
+            about >> 2,
             o[0] << 6 | kind,
             o[0] << 16 | o[1],
             o[0] << 16 | w,
@@ -614,7 +742,7 @@ class Mixing:
         hashes: list[int],
     ) -> int:
         low, node, slot = 0, 1, 1
-        below, above = [0] * 6, [2**22] * 6
+        below, above = [0] * self.count, [2**22] * self.count
         expected = self.expected(c) if self.length else 0
         depth = self.model.depth
         for b in range(depth - 1, -1, -1):
@@ -623,7 +751,7 @@ class Mixing:
                 slot = 1
             middle = low + 2**b
             x, shares = [], []
-            for i in range(6):
+            for i in range(self.count):
                 u = ((16 * middle - 8 - means[i]) * INVERSE[scales[i]]) >> 16
                 u = clip(u + 65536, 0, 131071)
                 table, j = NARROW if i % 2 else WIDE, u >> 8
@@ -638,16 +766,18 @@ class Mixing:
             for counter in counters:
                 trust = TRUST[counter.c] if counter.c < 16 else 256
                 x.append((STRETCH[counter.p >> 10] * trust) >> 8)
-            x += [0] * (22 - len(x))
+            x += [0] * (self.count + 16 - len(x))
             guess = (expected >> b) & 1
             fits = self.length > 0 and expected >> (b + 1) == low >> (b + 1)
             first = Counter(2**21 + (self.length << 16))
             match = self.matches.setdefault((c, self.length, b), first)
             said = STRETCH[match.p >> 10] if fits else 0
-            x[18:] = [said if guess else -said, 256, *x[18:]]
-            rows = min(255, node), b << 8 | kinds[0], b << 8 | texture, outline
-            off = clip((middle - ((means[0] + 8) >> 4)) >> self.q, -128, 127)
-            at = kinds[0] << 16 | off & 0xFFFF, (b << 6 | texture) << 4 | min(15, kinds[2] >> 1)
+            match_at = self.count + 12
+            x[match_at:] = [said if guess else -said, 256, *x[match_at:], *[0] * 6 * self.local]
+            kind, about = kinds[self.centre], (means[self.centre] + 8) >> 4
+            rows = min(255, node), b << 8 | kind, b << 8 | texture, outline
+            off = clip((middle - about) >> self.q, -128, 127)
+            at = kind << 16 | off & 0xFFFF, (b << 6 | texture) << 4 | min(15, kinds[2] >> 1)
             y = self.mixers[c].bit(self.coder, x, rows, b, at)
             for counter in counters:
                 counter.update(y)

@@ -34,7 +34,7 @@ MIXING_SAMPLE = 1 << 15  # bytes
 SMALL_IMAGE = 1 << 12  # pixels of one of a stack
 MIN_BITS_OF_RESIDUALS = 0.3  # of a sample, by gradients
 # Contexts and steps of context mixing; residuals by decisions have no such contexts
-FULL, LIGHT, RESIDUALS = (16, 8), (3, 3), (0, 2)
+FULL, LIGHT, RESIDUALS = (16, 4), (3, 3), (0, 2)
 
 
 class GradientEncoder(CountingEncoder):

@@ -14,13 +14,16 @@ from densor.codec.image.kernels import GREEN, GREEN_MEAN, LIFTED, NO_COLOUR, ORD
 from densor.codec.image.layout import Layout
 from densor.codec.image.params import (
     CONTEXTS,
+    LOCAL,
     MAX_SCALE,
     MAX_WAVEFRONT,
     MIXING,
     RESIDUAL,
     Model,
+    fits_windows,
     reduced,
 )
+from densor.codec.image.shapes import VALUES
 
 _TRIED_TOGETHER = 4  # rows of a wavefront in trials
 _BITS_OF_STATE = 1 << 15  # that pay for its 32
@@ -104,7 +107,10 @@ def mixing_model(layout: Layout, data: Bytes, contexts: int, steps: int) -> Mode
     """The model of context mixing for whole rows, or of residuals if there are no contexts."""
     model = gradient_model(layout, data)
     colour = ORDERED if layout.channels >= 3 else NO_COLOUR
-    method = MIXING if contexts else RESIDUAL
+    if not contexts:
+        method = RESIDUAL
+    else:
+        method = LOCAL if contexts > VALUES and fits_windows(layout) else MIXING
     return replace(model, method=method, colour=colour, contexts=contexts, steps=steps)
 
 

@@ -15,6 +15,7 @@ from numba import types
 
 from densor.codec.byte_cm.apm import apm_predict, apm_update
 from densor.codec.byte_cm.mixer import dot, final_sum, train, train_final
+from densor.codec.image.local import GREY_FEATURES, begin_sections, learn_sections
 from densor.codec.image.pixels import (
     ALL,
     QUALITIES,
@@ -43,10 +44,9 @@ from densor.entropy.jit import I32, I64, W8, W16, W32, index, inlined, kernel
 
 int64 = numba.int64
 
-PREDICTORS = 6
+PREDICTORS = 8  # at most: 6, and with windows (method LOCAL) 8
+BLEND = 3  # which of 8 blends the others
 CONTEXTS = VALUES + SHAPES
-INPUTS = 24  # of mixers: predictors, values, match, a constant, shapes; whole vectors
-MATCH, CONSTANT = PREDICTORS + VALUES, PREDICTORS + VALUES + 1
 ROWS = (256, 16 * 48, 16 * 64, OUTLINES)  # of each set of weights, the last for shapes
 BASIC_SETS, BASIC_ROWS, ALL_ROWS = 3, sum(ROWS[:3]), sum(ROWS)
 BIASES = 64 * 16
@@ -67,6 +67,8 @@ class Image(NamedTuple):
     sets: int  # of weights, as many of `ROWS`
     lines: int  # of counters of each context in each plane, a power of two
     steps: int  # of each linear predictor after each sample
+    predictors: int  # 6, or 8 with local ones
+    linear: int  # of them that are linear: 2, or 1 and `WINDOWS`
 
 
 class State(NamedTuple):
@@ -76,18 +78,21 @@ class State(NamedTuple):
     planes: npt.NDArray[np.int32]
     features: npt.NDArray[np.int32]  # int32[FEATURES], of the sample at hand
     scaled: npt.NDArray[np.int32]  # the same as the linear predictors learn them
-    correlations: npt.NDArray[np.int32]  # int32[c SETTINGS FEATURES FEATURES]
-    gradients: npt.NDArray[np.int64]  # int64[c SETTINGS FEATURES]
-    weights: npt.NDArray[np.int32]  # int32[c SETTINGS FEATURES]
-    next: npt.NDArray[np.int64]  # int64[c SETTINGS]
-    errors: npt.NDArray[np.int32]  # int32[c PREDICTORS 3 (w + SIDES)]: of three rows in turns
-    sums: npt.NDArray[np.int64]  # int64[2 c PREDICTORS QUALITIES]: of errors, and how many
-    bias: npt.NDArray[np.int64]  # int64[2 c PREDICTORS BIASES]: likewise
+    correlations: npt.NDArray[np.int32]  # int32[c linear FEATURES FEATURES]
+    gradients: npt.NDArray[np.int64]  # int64[c linear FEATURES]
+    weights: npt.NDArray[np.int32]  # int32[c linear FEATURES]
+    next: npt.NDArray[np.int64]  # int64[c linear]
+    sections: npt.NDArray[np.int32]  # int32[c WINDOWS 2 (sections + 1) CELLS]: own, to the right
+    left: npt.NDArray[np.int32]  # int32[c WINDOWS CELLS]
+    window: npt.NDArray[np.int32]  # int32[c WINDOWS CELLS], as the section began
+    errors: npt.NDArray[np.int32]  # int32[c predictors 3 (w + SIDES)]: of three rows in turns
+    sums: npt.NDArray[np.int64]  # int64[2 c predictors QUALITIES]: of errors, and how many
+    bias: npt.NDArray[np.int64]  # int64[2 c predictors BIASES]: likewise
     raw: npt.NDArray[np.int64]  # int64[6 PREDICTORS]: the next six, each of the sample at hand
     hashes: npt.NDArray[np.int64]  # int64[2 CONTEXTS], and places of their lines
     counters: npt.NDArray[np.uint32]  # uint32[c contexts lines 16]
-    inputs: npt.NDArray[np.int32]  # int32[INPUTS]
-    mixers: npt.NDArray[np.int32]  # int32[c rows of all sets, INPUTS]
+    inputs: npt.NDArray[np.int32]  # int32[24 or 32]: predictors, values, match, 1, shapes
+    mixers: npt.NDArray[np.int32]  # int32[c rows of all sets, inputs]
     outputs: npt.NDArray[np.int32]  # int32[sets]
     final: npt.NDArray[np.int32]  # int32[16 c, sets]
     apm0: npt.NDArray[np.uint16]
@@ -113,8 +118,8 @@ _I32_2D = types.Array(types.int32, 2, "C")
 IMAGE_TYPE = types.NamedUniTuple(types.int64, len(Image._fields), Image)
 STATE_TYPE = types.NamedTuple(
     (
-        I64, I32, I32, I32, I32, I64, I32, I64, I32, I64, I64, I64, I64, W32, I32, _I32_2D, I32,
-        _I32_2D, W16, W16, W32, I64, W32,
+        I64, I32, I32, I32, I32, I64, I32, I64, I32, I32, I32, I32, I64, I64, I64, I64, W32, I32,
+        _I32_2D, I32, _I32_2D, W16, W16, W32, I64, W32,
     ),
     State,
 )  # fmt: skip
@@ -122,6 +127,7 @@ TABLES_TYPE = types.NamedTuple((W16, types.int16[::1], I32, I32, I32, I32, I64),
 # Parts of `raw`
 _RAW, _MEAN, _SCALE, _CLASS, _PLACE, _BELOW, _ABOVE = (i * PREDICTORS for i in range(7))
 RAW_PARTS = 7
+_SHARE = RAW_PARTS * PREDICTORS
 
 
 @inlined
@@ -193,7 +199,49 @@ def _gather(s, m, c, at, stride, plane):
 
 @inlined
 def _error_row(m, c, i, y):
-    return ((c * PREDICTORS + i) * 3 + (y + 3) % 3) * (m.width + SIDES) + LEFT
+    return ((c * m.predictors + i) * 3 + (y + 3) % 3) * (m.width + SIDES) + LEFT
+
+
+@inlined
+def _centre(m):
+    """Which prediction contexts are about: the first one, or the blend."""
+    return int64(BLEND if m.linear > 2 else 0)
+
+
+@inlined
+def _size(s, m, c, i, y, x):
+    """How large errors of a prediction are about a sample, in one plane."""
+    e = s.errors
+    here, above = _error_row(m, c, i, y) + x, _error_row(m, c, i, y - 1) + x
+    twice = _error_row(m, c, i, y - 2) + x
+    size = 2 * abs(int64(e[index(here - 1)])) + 2 * abs(int64(e[index(above)]))
+    size += abs(int64(e[index(above - 1)])) + abs(int64(e[index(above + 1)]))
+    return size + abs(int64(e[index(here - 2)])) + abs(int64(e[index(twice)]))
+
+
+@inlined
+def _blend(s, m, c, y, x, most):
+    """Sets the blend of all other predictions, each the less the larger its errors are near by."""
+    raw, sizes = s.raw, _SHARE
+    shift = max(int64(0), m.depth - 8)
+    least = int64(1) << 40
+    for i in range(PREDICTORS):
+        size = _size(s, m, c, i, y, x)
+        if c > 0:
+            size = (2 * size + 5 * abs(int64(s.errors[index(_error_row(m, c - 1, i, y) + x)]))) >> 2
+        size = (size >> shift) + 16
+        raw[index(sizes + i)] = size
+        least = min(least, size if i != BLEND else least)
+    total, sums = int64(0), int64(0)
+    for i in range(PREDICTORS):
+        k = quotient(least << 12, raw[index(sizes + i)])
+        g = (((k * k) >> 12) * k) >> 12
+        if i < 2 or i > 5:
+            g *= 3  # linear ones
+        if i != BLEND:
+            total += g
+            sums += g * (raw[index(i)] - raw[0])
+    raw[BLEND] = within(raw[0] + quotient(sums, total), int64(0), most)
 
 
 @inlined
@@ -201,24 +249,20 @@ def _correct(s, m, c, y, x, texture, most):
     """Bias-corrected predictions, classes of their errors and scales of their distributions."""
     raw = s.raw
     shift = max(int64(0), m.depth - 8) >> 1
-    for i in range(PREDICTORS):
-        e = s.errors
-        here, above = _error_row(m, c, i, y) + x, _error_row(m, c, i, y - 1) + x
-        twice = _error_row(m, c, i, y - 2) + x
-        size = 2 * abs(int64(e[index(here - 1)])) + 2 * abs(int64(e[index(above)]))
-        size += abs(int64(e[index(above - 1)])) + abs(int64(e[index(above + 1)]))
-        size += abs(int64(e[index(here - 2)])) + abs(int64(e[index(twice)]))
+    for i in range(m.predictors):
+        size = _size(s, m, c, i, y, x)
         if c > 0:
-            size = (2 * size + 5 * abs(int64(e[index(_error_row(m, c - 1, i, y) + x)]))) // 3
+            size = 2 * size + 5 * abs(int64(s.errors[index(_error_row(m, c - 1, i, y) + x)]))
+            size = quotient(size, int64(3))
         kind = class_of(size >> (3 + shift))
         raw[index(_CLASS + i)] = kind
-        place = 2 * ((c * PREDICTORS + i) * BIASES + texture * 16 + min(int64(15), kind >> 1))
+        place = 2 * ((c * m.predictors + i) * BIASES + texture * 16 + min(int64(15), kind >> 1))
         raw[index(_PLACE + i)] = place
         mean = raw[index(i)]
         if s.bias[index(place + 1)] > 0:
             mean += quotient(s.bias[index(place)], s.bias[index(place + 1)])
         raw[index(_MEAN + i)] = within(mean, int64(0), most)
-        at = 2 * ((c * PREDICTORS + i) * QUALITIES + kind)
+        at = 2 * ((c * m.predictors + i) * QUALITIES + kind)
         if s.sums[index(at + 1)] > 0:
             expected = quotient(4 * s.sums[index(at)], s.sums[index(at + 1)])
         else:
@@ -242,15 +286,16 @@ def _hash_contexts(s, m, c, at, stride, plane, y, x, texture):
     nw, ne = int64(a[index(at - stride - 1)]), int64(a[index(at - stride + 1)])
     ww, nn = int64(a[index(at - 2)]), int64(a[index(at - 2 * stride)])
     p = int64(a[index(at - plane)]) if c > 0 else int64(0)
-    o0, o1 = (raw[_MEAN] + 8) >> 4, (raw[_MEAN + 1] + 8) >> 4
+    i = _centre(m)
+    mean, kind = raw[index(_MEAN + i)], raw[index(_CLASS + i)]
+    o0, o1 = (mean + 8) >> 4, (raw[_MEAN + 1] + 8) >> 4
     o2, o3 = (raw[_MEAN + 2] + 8) >> 4, (raw[_MEAN + 3] + 8) >> 4
-    kind = raw[_CLASS]
-    before = int64(s.errors[index(_error_row(m, c, 0, y) + x - 1)])
-    over = int64(s.errors[index(_error_row(m, c, 0, y - 1) + x)])
+    before = int64(s.errors[index(_error_row(m, c, i, y) + x - 1)])
+    over = int64(s.errors[index(_error_row(m, c, i, y - 1) + x)])
     beside = int64(0)
     if c > 0:
-        beside = _step(int64(s.errors[index(_error_row(m, c - 1, 0, y) + x)]), m.depth)
-    h[0] = raw[_MEAN] >> 2
+        beside = _step(int64(s.errors[index(_error_row(m, c - 1, i, y) + x)]), m.depth)
+    h[0] = mean >> 2
     h[1] = o0 << 6 | kind
     h[2] = o0 << 16 | o1
     h[3] = o0 << 16 | w
@@ -284,35 +329,32 @@ def _find_lines(s, m, c, node):
 
 
 @inlined
-def _distribution_inputs(s, t, middle):
+def _distribution_inputs(s, t, m, middle):
     """Inputs from the distributions: whether the sample is at least `middle`."""
     raw = s.raw
     edge = 16 * middle - 8
-    for i in range(PREDICTORS):
+    for i in range(m.predictors):
         inverse = t.inverse[index(raw[index(_SCALE + i)])]
         distance = edge - raw[index(_MEAN + i)]
         table = t.narrow if i & 1 else t.wide
         share = cumulative(table, inverse, distance)
         below, above = raw[index(_BELOW + i)], raw[index(_ABOVE + i)]
         share = within(share, below, above)
-        raw[index(_RAW_MIDDLE + i)] = share
+        raw[index(_SHARE + i)] = share
         p = int64(2048)
         if above - below > 8:
             p = quotient((above - share) * 4095 + ((above - below) >> 1), above - below)
         s.inputs[index(i)] = t.stretch[index(p)]
 
 
-_RAW_MIDDLE = RAW_PARTS * PREDICTORS
-
-
 @inlined
-def _narrowed(s, bit):
+def _narrowed(s, m, bit):
     raw = s.raw
-    for i in range(PREDICTORS):
+    for i in range(m.predictors):
         if bit:
-            raw[index(_BELOW + i)] = raw[index(_RAW_MIDDLE + i)]
+            raw[index(_BELOW + i)] = raw[index(_SHARE + i)]
         else:
-            raw[index(_ABOVE + i)] = raw[index(_RAW_MIDDLE + i)]
+            raw[index(_ABOVE + i)] = raw[index(_SHARE + i)]
 
 
 @inlined
@@ -320,7 +362,7 @@ def _counter_inputs(s, t, m, node):
     for i in range(m.contexts):
         value = int64(s.counters[index(s.hashes[index(CONTEXTS + i)] + node)])
         stretched = int64(t.stretch[index(value >> 20)])
-        place = PREDICTORS + i if i < VALUES else CONSTANT + 1 + i - VALUES
+        place = m.predictors + i + (2 if i >= VALUES else 0)
         s.inputs[index(place)] = (stretched * int64(t.trust[index(value & 255)])) >> 8
 
 
@@ -330,8 +372,9 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
     value = int64(s.planes[index(at)])
     depth = m.depth
     low, node, slot = int64(0), int64(1), int64(1)
-    kind, kind2 = s.raw[_CLASS], s.raw[_CLASS + 2]
-    centre = (s.raw[_MEAN] + 8) >> 4
+    kind, kind2 = s.raw[index(_CLASS + _centre(m))], s.raw[_CLASS + 2]
+    centre = (s.raw[index(_MEAN + _centre(m))] + 8) >> 4
+    match = m.predictors + VALUES
     shift = max(int64(0), depth - 8)
     for done in range(depth):
         b = depth - 1 - done
@@ -339,7 +382,7 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
             _find_lines(s, m, c, node)
             slot = int64(1)
         middle = low + (int64(1) << b)
-        _distribution_inputs(s, t, middle)
+        _distribution_inputs(s, t, m, middle)
         _counter_inputs(s, t, m, slot)
         guess = (expected >> b) & 1
         fits = length > 0 and expected >> (b + 1) == low >> (b + 1)
@@ -348,8 +391,8 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
         if fits:
             said = int64(t.stretch[index(int64(s.matches[index(where)]) >> 20)])
             said = said if guess else -said
-        s.inputs[MATCH] = np.int32(said)
-        s.inputs[CONSTANT] = np.int32(256)
+        s.inputs[index(match)] = np.int32(said)
+        s.inputs[index(match + 1)] = np.int32(256)
         base = c * (BASIC_ROWS if m.sets == BASIC_SETS else ALL_ROWS)
         row0 = base + min(int64(255), node)
         row1 = base + ROWS[0] + b * 48 + kind
@@ -368,9 +411,10 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
         off = within((middle - centre) >> shift, int64(-128), int64(127)) + 128
         apm0 = c * APM_ROWS[0] + kind * 256 + off
         apm1 = c * APM_ROWS[1] + (b * 64 + texture) * 16 + min(int64(15), kind2 >> 1)
-        p = 2 * int64(t.squash[index(mixed + 2048)])
-        p += apm_predict(s.apm0, apm0, mixed) + apm_predict(s.apm1, apm1, mixed)
-        p = within((p + 2) >> 2, int64(_MIN_P), int64(65536 - _MIN_P))
+        p = apm_predict(s.apm0, apm0, mixed) + apm_predict(s.apm1, apm1, mixed)
+        p += (2 if m.linear == 2 else 6) * int64(t.squash[index(mixed + 2048)])
+        p = (p + 2) >> 2 if m.linear == 2 else (p + 4) >> 3
+        p = within(p, int64(_MIN_P), int64(65536 - _MIN_P))
         if coding:
             bit = (value >> b) & 1
             encode_bit(s.coder, data, bit, p)
@@ -387,7 +431,7 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
             learn_counter(s.counters, s.hashes[index(CONTEXTS + i)] + slot, bit, t.rate)
         if fits:
             learn_counter(s.matches, where, int64(bit == guess), t.rate)
-        _narrowed(s, bit)
+        _narrowed(s, m, bit)
         if bit:
             low = middle
         node = node << 1 | bit
@@ -399,7 +443,7 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
 def _learn_errors(s, m, c, y, x, value):
     raw = s.raw
     v = value * 16
-    for i in range(PREDICTORS):
+    for i in range(m.predictors):
         place = raw[index(_PLACE + i)]
         s.bias[index(place)] += v - raw[index(i)]
         s.bias[index(place + 1)] += 1
@@ -408,7 +452,7 @@ def _learn_errors(s, m, c, y, x, value):
             s.bias[index(place + 1)] >>= 1
         error = v - raw[index(_MEAN + i)]
         s.errors[index(_error_row(m, c, i, y) + x)] = np.int32(error)
-        at = 2 * ((c * PREDICTORS + i) * QUALITIES + raw[index(_CLASS + i)])
+        at = 2 * ((c * m.predictors + i) * QUALITIES + raw[index(_CLASS + i)])
         s.sums[index(at)] += abs(error)
         s.sums[index(at + 1)] += 1
         if s.sums[index(at + 1)] >= 1024:
@@ -417,9 +461,9 @@ def _learn_errors(s, m, c, y, x, value):
 
 
 @inlined
-def _texture(s, at, stride):
+def _texture(s, m, at, stride):
     a = s.planes
-    p = (s.raw[0] + 8) >> 4
+    p = (s.raw[index(_centre(m))] + 8) >> 4
     return (
         int64(a[index(at - 1)] > p)
         | int64(a[index(at - stride)] > p) << 1
@@ -440,12 +484,18 @@ def _sample(coding, s, t, m, data, c, y, x, expected, length):
     most = ((int64(1) << m.depth) - 1) * 16
     count = _gather(s, m, c, at, stride, plane)
     base = int64(s.planes[index(at - 1)])
-    which = c * SETTINGS
-    for k in range(SETTINGS):
+    which = c * m.linear
+    local = m.linear > 2
+    few = min(count, int64(GREY_FEATURES)) if m.channels == 1 else count
+    if local:
+        begin_sections(s, m, c, x, few)
+    for k in range(m.linear):
         found = base * 16 + linear(s.weights, (which + k) * FEATURES, s.features, count)
-        s.raw[index(k)] = within(found, int64(0), most)
+        s.raw[index(k if k < 2 else 4 + k)] = within(found, int64(0), most)
     fixed_predictions(s.raw, 2, s.planes, c, at, stride, plane, most)
-    texture = _texture(s, at, stride)
+    if local:
+        _blend(s, m, c, y, x, most)
+    texture = _texture(s, m, at, stride)
     _correct(s, m, c, y, x, texture, most)
     outline = _hash_contexts(s, m, c, at, stride, plane, y, x, texture)
     value = _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, length)
@@ -454,11 +504,13 @@ def _sample(coding, s, t, m, data, c, y, x, expected, length):
     _learn_errors(s, m, c, y, x, value)
     shift = max(int64(0), m.depth - 8)
     goal = ((value - base) * 32) >> shift
-    for k in range(SETTINGS):
+    if local:
+        s.scaled[FEATURES - 1] = goal >> 4
+        learn_sections(s, m, c, x, few, goal)
+    for k in range(1 if local else 2):
         said = linear(s.weights, (which + k) * FEATURES, s.scaled, count)
-        forget = int64(10) if k == 0 else int64(12)
-        ridge = int64(64) if k == 0 else int64(256)
-        settings = forget, ridge, m.steps
+        forget, ridge = SETTINGS[1] if local or k else SETTINGS[0]
+        settings = int64(forget), int64(ridge), m.steps
         adapt(s, FEATURES, which + k, s.scaled, count, goal - said, settings)
     return value
 
@@ -495,7 +547,7 @@ def code_rows(coding, m, s, t, data, begin, end):
     plane = (m.rows + TOP) * (m.width + SIDES)
     for y in range(begin, end):
         for c in range(m.channels):
-            for i in range(PREDICTORS):
+            for i in range(m.predictors):
                 row = _error_row(m, c, i, y)
                 above = _error_row(m, c, i, y - 1)
                 for d in range(1, LEFT + 1):

@@ -8,14 +8,16 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm.kernels import end_coder, start_coder
+from densor.codec.byte_cm.vectors import LANES
 from densor.codec.image import kernels, pixels
 from densor.codec.image import mixing_kernels as mixing
 from densor.codec.image.gradient import planes_of, split
+from densor.codec.image.local import CELLS, WINDOWS, sections_of
 from densor.codec.image.mixing_kernels import Image, State, Tables
-from densor.codec.image.params import Model
+from densor.codec.image.params import LOCAL, Model
 from densor.codec.image.predict import SIDES
 from densor.codec.image.recursive import FEATURES, SETTINGS
-from densor.codec.image.shapes import VALUES
+from densor.codec.image.shapes import SHAPES, VALUES
 from densor.entropy.arithmetic.logistic import (
     ONE,
     exp_minus,
@@ -76,19 +78,23 @@ def image_of(model: Model, size: int) -> Image:
     bits = max(LEAST_LINES, min(most, (shape.rows * shape.width - 1).bit_length() - 1))
     sizes = shape.rows, shape.width, shape.channels, shape.depth
     sets = mixing.BASIC_SETS + (model.contexts > VALUES)
-    return Image(*sizes, model.contexts, sets, 1 << bits, model.steps)
+    predictors, linear = (8, 1 + WINDOWS) if model.method == LOCAL else (6, len(SETTINGS))
+    return Image(*sizes, model.contexts, sets, 1 << bits, model.steps, predictors, linear)
 
 
 def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
     """The state before the first sample."""
-    c, predictors = m.channels, mixing.PREDICTORS
-    weights = np.zeros((c * SETTINGS, FEATURES), np.int32)
+    c, predictors = m.channels, m.predictors
+    linear, windows = c * m.linear, c * (m.linear - 1) * (m.linear > len(SETTINGS))
+    weights = np.zeros((linear, FEATURES), np.int32)
     weights[:, 0] = 1 << 15
-    mixers = np.zeros((c * sum(mixing.ROWS[: m.sets]), mixing.INPUTS), np.int32)
-    mixers[:, :predictors] = _FIRST_WEIGHTS[0]
-    mixers[:, predictors : mixing.MATCH + 1] = _FIRST_WEIGHTS[1]
+    inputs = -(-(predictors + mixing.CONTEXTS + 2) // LANES) * LANES
+    match = predictors + VALUES  # after which the constant stands
+    mixers = np.zeros((c * sum(mixing.ROWS[: m.sets]), inputs), np.int32)
+    mixers[:, :predictors] = _FIRST_WEIGHTS[0] * 6 // predictors
+    mixers[:, predictors : match + 1] = _FIRST_WEIGHTS[1]
     if m.contexts > VALUES:
-        mixers[:, mixing.CONSTANT + 1 :] = _FIRST_WEIGHTS[1]
+        mixers[:, match + 2 : match + 2 + SHAPES] = _FIRST_WEIGHTS[1]
     cells = tables().squash[[*((4096 * i + 15) // 31 for i in range(31)), 4095]]
     matches = np.full((c, mixing.LENGTHS, 16), FRESH, np.uint32)
     matches[:] += np.arange(mixing.LENGTHS, dtype=np.uint32)[:, None] << 26
@@ -97,17 +103,20 @@ def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
         planes=planes,
         features=np.zeros(FEATURES, np.int32),
         scaled=np.zeros(FEATURES, np.int32),
-        correlations=np.zeros(c * SETTINGS * FEATURES * FEATURES, np.int32),
-        gradients=np.zeros(c * SETTINGS * FEATURES, np.int64),
+        correlations=np.zeros(linear * FEATURES * FEATURES, np.int32),
+        gradients=np.zeros(linear * FEATURES, np.int64),
         weights=weights.reshape(-1),
-        next=np.zeros(c * SETTINGS, np.int64),
+        next=np.zeros(linear, np.int64),
+        sections=np.zeros(windows * 2 * (sections_of(m.width) + 1) * CELLS, np.int32),
+        left=np.zeros(windows * CELLS, np.int32),
+        window=np.zeros(windows * CELLS, np.int32),
         errors=np.zeros(c * predictors * 3 * (m.width + SIDES), np.int32),
         sums=np.zeros(2 * c * predictors * pixels.QUALITIES, np.int64),
         bias=np.zeros(2 * c * predictors * mixing.BIASES, np.int64),
-        raw=np.zeros((mixing.RAW_PARTS + 1) * predictors, np.int64),
+        raw=np.zeros((mixing.RAW_PARTS + 1) * mixing.PREDICTORS, np.int64),
         hashes=np.zeros(2 * mixing.CONTEXTS, np.int64),
         counters=np.full(c * m.contexts * m.lines * 16, FRESH, np.uint32),
-        inputs=np.zeros(mixing.INPUTS, np.int32),
+        inputs=np.zeros(inputs, np.int32),
         mixers=mixers,
         outputs=np.zeros(m.sets, np.int32),
         final=np.full((16 * c, m.sets), 65536 // m.sets, np.int32),
@@ -125,7 +134,10 @@ def code(coding: bool, model: Model, data: Bytes, content: Bytes) -> int:
     That may be beyond the bytes of `data`. Both are writable.
     """
     m = image_of(model, content.size)
-    with MEMORY.borrowed(64 * m.channels * m.contexts * m.lines + 4 * content.size):
+    windows = 8 * m.channels * WINDOWS * (sections_of(m.width) + 1) * CELLS
+    counters = 64 * m.channels * m.contexts * m.lines
+    used = counters + 4 * content.size + windows * (model.method == LOCAL)
+    with MEMORY.borrowed(used):
         planes = planes_for(coding, model, content)
         return run(coding, model, data, content, m, new_state(m, planes), mixing.code_rows)
 

@@ -12,17 +12,19 @@ from densor.codec.batch import Bytes
 from densor.codec.image import kernels
 from densor.codec.image.kernels import NO_COLOUR, ORDERED, Shape
 from densor.codec.image.layout import MAX_CHANNELS, Layout
+from densor.codec.image.local import sections_of
 from densor.codec.image.mixing_kernels import CONTEXTS as MAX_CONTEXTS
 from densor.codec.image.predict import LEVELS, SETS
 from densor.codec.image.zoom import MAX_FACTOR, NONE, Zoom
 from densor.entropy.rans.tables import Freqs, pack, unpack
 from densor.errors import FormatError, LimitError
 
-GRADIENT, MIXING, RESIDUAL = 0, 1, 2  # methods
+GRADIENT, MIXING, RESIDUAL, LOCAL = 0, 1, 2, 3  # methods; LOCAL is MIXING with windows
 CONTEXTS = SETS * LEVELS
 MAX_WAVEFRONT, MAX_SCALE = 16, 8
 MAX_STEPS = 32
 MAX_ROW = 1 << 19  # samples of a row that is coded by mixing
+MAX_SECTIONS = 1 << 12  # of a row in all its planes, see `local.py`
 MAX_MIXED = 1 << 24  # bytes of a chunk that is coded by mixing
 _MAX_TOKEN = kernels.DIRECT + 4 * 8 + 3  # of errors of 16 bits
 _HEAD = struct.Struct("<10BI")
@@ -90,7 +92,7 @@ def parse(payload: bytes) -> Model:
     size = 2 if flags & _TWO_BYTES else 1
     layout = Layout(width, channels, size, bool(flags & _BIG), padding)
     model = Model(layout, depth, colour, method, shift=shift)
-    if method not in (GRADIENT, MIXING, RESIDUAL) or flags > 15 or colour > ORDERED:
+    if method not in (GRADIENT, MIXING, RESIDUAL, LOCAL) or flags > 15 or colour > ORDERED:
         raise FormatError("image model has unknown parameters")
     if not width or not 1 <= channels <= MAX_CHANNELS or not 1 <= depth <= 8 * size - shift:
         raise FormatError("image model has impossible sizes")
@@ -124,14 +126,21 @@ def _with_values(model: Model, rest: bytes) -> tuple[Model, bytes]:
 
 
 def _by_mixing(model: Model, contexts: int, steps: int, rest: bytes) -> Model:
-    known = 1 <= contexts <= MAX_CONTEXTS if model.method == MIXING else not contexts
+    known = 1 <= contexts <= MAX_CONTEXTS if model.method in (MIXING, LOCAL) else not contexts
     if not known or steps > MAX_STEPS or rest:
         raise FormatError("image model has impossible contexts")
     if model.colour not in (NO_COLOUR, ORDERED):
         raise FormatError("image model has a transform that mixing does without")
     if model.layout.width * model.layout.channels > MAX_ROW:
         raise LimitError(f"rows of an image have more than {MAX_ROW} samples")
+    if model.method == LOCAL and not fits_windows(model.layout):
+        raise LimitError(f"rows of an image have more than {MAX_SECTIONS} sections")
     return replace(model, contexts=contexts, steps=steps)
+
+
+def fits_windows(layout: Layout) -> bool:
+    """Whether rows may be coded with windows."""
+    return sections_of(layout.width) * layout.channels <= MAX_SECTIONS
 
 
 def _by_gradients(model: Model, wavefront: int, scale: int, rest: bytes) -> Model:

@@ -18,7 +18,7 @@ from densor.entropy.jit import index, inlined
 int64 = numba.int64
 
 FEATURES = 24  # room for
-SETTINGS = 2  # predictors that forget at different speeds
+SETTINGS = ((10, 64), (12, 256))  # of two predictors: how fast they forget, see `adapt`
 _USUAL = 16  # features, as residuals have them
 _ONE = 16  # weights are in units of 2^-16
 _FINER = 4  # binary places of errors
@@ -81,17 +81,23 @@ def adapt(r, room, which, features, count, error, settings):
         value = gradient[index(first + i)]
         value += error * int64(features[index(i)]) - ((value + half) >> forget)
         gradient[index(first + i)] = min(max(value, int64(-_MOST_GRADIENT)), int64(_MOST_GRADIENT))
+    descend(r, room, which, count, ridge, steps)
+
+
+@inlined
+def descend(r, room, which, count, ridge, steps):
+    """Moves weights of a predictor along as many coordinates, in turn, from where it stopped."""
     at = r.next[index(which)]
     for _ in range(steps):
         if at >= count:
             at = int64(0)
-        _descend(r, room, first, at, count, ridge)
+        _step(r, room, which * room, at, ridge)
         at += 1
     r.next[index(which)] = at
 
 
 @inlined
-def _descend(r, room, first, at, count, ridge):
+def _step(r, room, first, at, ridge):
     """Moves one weight to where it is best given all others."""
     row = (first + at) * room
     own = int64(r.correlations[index(row + at)]) + ridge
@@ -100,8 +106,8 @@ def _descend(r, room, first, at, count, ridge):
     step = min(max(step, int64(-_MOST_STEP)), int64(_MOST_STEP))
     before = int64(r.weights[index(first + at)])
     after = min(max(before + step, int64(-_MOST_WEIGHT)), int64(_MOST_WEIGHT))
-    step = after - before
+    step = int64(np.int32(after - before))  # so that LLVM multiplies 32 bits
     r.weights[index(first + at)] = np.int32(after)
-    for k in range(count):
+    for k in range(room):
         change = (int64(r.correlations[index(row + k)]) * step) >> (_ONE - _FINER)
         r.gradients[index(first + k)] -= change
