@@ -1,5 +1,7 @@
 """Weights that are decoded before transformers asks for them."""
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -121,3 +123,26 @@ def test_resident_products(tmp_path: Path) -> None:
     assert_same(found(ids).logits, loop(ids).logits)
     with pytest.raises(ArgumentError, match="resident"):
         densor.hf.from_pretrained(tmp_path / "packed", resident="other")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forks_while_threads_decode(packed: PackedFile) -> None:
+    """As a DataLoader of another thread does them: children decode for themselves, and end."""
+    for _ in range(10):
+        decoding = Ahead([packed], none)  # type: ignore[arg-type]
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                signal.alarm(60)
+                again = Ahead([packed], none)  # type: ignore[arg-type]
+                for name in packed:
+                    again.take(packed, name)
+                again.close()
+                code = 0
+            finally:
+                os._exit(code)
+        for name in packed:
+            decoding.take(packed, name)
+        decoding.close()
+        assert os.waitpid(child, 0)[1] == 0

@@ -1,8 +1,10 @@
 """transformers loads packed folders: every kind of model, bit for bit; bad ones not at all."""
 
+import copy
 import importlib
 import json
 import logging
+import pickle
 import shutil
 from pathlib import Path
 
@@ -271,6 +273,34 @@ def test_training_goes_on_from_a_loaded_model(folders):
             optimizer.zero_grad()
         losses.append(bits(loss))
     assert losses[0] == losses[1]
+
+
+def test_what_may_be_done_with_a_loaded_model_is_as_for_a_plain_one(folders):
+    """Its vocabulary changes, it is copied, sent and shared; each weight has memory of its own.
+
+    That cannot be resized in place, nor can that of plain weights.
+    """
+    storages = []
+    for folder in folders("llama"):
+        model = densor.hf.from_pretrained(folder)
+        parameters = list(model.parameters())
+        storages.append([p.untyped_storage() for p in parameters])
+        assert all(
+            storage.nbytes() == p.nbytes
+            for storage, p in zip(storages[-1], parameters, strict=True)
+        )
+    for plain, packed in zip(*storages, strict=True):
+        assert packed.resizable() >= plain.resizable()
+    rows = model.config.vocab_size
+    before = model.get_input_embeddings().weight.detach()[: rows - 8].clone()
+    for more in (8, -8):
+        weights = model.resize_token_embeddings(rows + more).weight
+        assert weights.shape[0] == rows + more
+        assert bits(weights[: rows - 8]) == bits(before)
+    same(model, copy.deepcopy(model))
+    same(model, pickle.loads(pickle.dumps(model)))
+    model.share_memory()
+    assert all(parameter.is_shared() for parameter in model.parameters())
 
 
 def test_lora_on_top(folders, tmp_path):
