@@ -82,8 +82,8 @@ def case_of(
 def fields(rng: Random) -> Made:
     """Every field of a frame at its bounds, and a step beyond."""
     low = [rng.randrange(-3, 4) for _ in range(40)]
-    for size in (1, 192, 576, 1152, 2304, 256, 512):
-        code = {192: 1, 576: 2, 1152: 3, 2304: 4, 256: 8, 512: 9}.get(size, 6)
+    for size in (1, 192, 576, 1152, 2304, 4608, 256, 512):
+        code = {192: 1, 576: 2, 1152: 3, 2304: 4, 4608: 5, 256: 8, 512: 9}.get(size, 6)
         head = [255, 248, code << 4 | 9, 2] + [0] * (code == 6)
         yield case_of(f"size-{size}", [Frame(kind=VERBATIM, head=head)], [[0] * size], 8)
     for kind in (2, 7, 13, 14, 31, *range(8, 13)):
@@ -107,6 +107,9 @@ def fields(rng: Random) -> Made:
             values = [0] * 40 if k == 32 else low
             frame = Frame(40, FIXED, subframe=[way], params=[k])
             yield case_of(f"parameter-{way}-{k}", [frame], [values], 8)
+    for way in (1, 17):
+        frame = Frame(40, FIXED, subframe=[way], params=[32, 3])
+        yield case_of(f"nothing-{way}", [frame], [[0] * 20 + low[20:]], 8)
     for way in (1, 2, 3, 4, 5, 17, 18, 32, 33):
         for kind in (FIXED, FIXED + 2, FIXED + 4):
             count = 1 << (way & 15)
