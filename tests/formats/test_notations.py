@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +136,7 @@ def test_no_level_takes_more_than_a_lower_one(tmp_path: Path) -> None:
     half = onnx_tensor("a", 10, values.shape, 5, written(values.astype("f2"), VARINTS))
     for data in (pickle.dumps([values, HALF], 2), onnx_model(half), gltf(values.tobytes())):
         found = [sizes(tmp_path, data, level) for level in (1, 3, 5, 6, 9)]
-        assert all(b <= 1.001 * a + 28 for a, b in zip(found, found[1:], strict=False)), found
+        assert all(b <= 1.001 * a + 28 for a, b in pairwise(found)), found
 
 
 def objects() -> np.ndarray:

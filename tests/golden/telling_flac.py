@@ -176,6 +176,8 @@ def bounds(_: Random) -> Made:
             stored = zstandard.compress(longer)
             payload = HEAD.pack(count, *sizes, len(stored), tail) + stored + rest
             yield CodecCase(f"telling-flac-all-{place}-{more}", good.model, payload, good.size)
+    alone = HEAD.pack(count, 1 << 20, 0, 0, 0, 0)  # too much, and no more of it
+    yield CodecCase("telling-flac-head-alone", good.model, alone, good.size)
     near = *range(count - 1, count + 2), *range((1 << 26) - 1, (1 << 26) + 2), good.size << 15
     for counts in (0, 1, *near):
         for step in (0, 1):
