@@ -8,6 +8,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from random import Random
 from typing import Any
@@ -18,6 +19,7 @@ from arrow_files import file as arrow_file
 from arrow_files import flights, stream
 from flac_files import flac_file, flac_frames
 from helpers import msgpack_bytes, safetensors_bytes, weights
+from notations import VARINTS, onnx_model, onnx_tensor, written
 from record_arrays import records
 from tables import RECORDS
 
@@ -279,7 +281,17 @@ def onnx_seeds() -> list[bytes]:
     sparse = _field(15, 2, _field(1, 2, plain) + _field(2, 2, packed))
     other = _field(1, 2, tagged) + _field(5, 2, packed_floats) + _field(5, 2, outside) + sparse
     others = _field(1, 0, 7) + _field(7, 2, other)
-    return [model, _field(1, 0, 7) + _field(7, 2, _field(5, 2, plain)), _field(1, 0, 9), others]
+    integers = written(np.arange(-900, 900), VARINTS)
+    tensors = (onnx_tensor("i", 7, (1800,), 7, integers), onnx_tensor("h", 10, (60,), 5, integers))
+    plains = _field(1, 0, 7) + _field(7, 2, _field(5, 2, plain))
+    return [model, plains, _field(1, 0, 9), others, onnx_model(*tensors)]
+
+
+def base64_seeds() -> list[bytes]:
+    """A buffer of glTF, and one that is too short."""
+    data = np.arange(1200, dtype=np.float32).tobytes()
+    buffers = [{"uri": f"data:x;base64,{b64encode(part).decode()}"} for part in (data, data[:900])]
+    return [json.dumps({"asset": {"version": "2.0"}, "buffers": buffers}).encode()]
 
 
 def msgpack_seeds() -> list[bytes]:
@@ -291,11 +303,11 @@ def msgpack_seeds() -> list[bytes]:
 
 
 def numpy_pickle_seeds() -> list[bytes]:
-    """Arrays of several types and orders, of all protocols that have bytes."""
+    """Arrays of several types and orders, of all protocols whose instructions are bytes."""
     array = np.arange(600, dtype=np.float32).reshape(20, 30)
     words = np.arange(9000, dtype=np.uint16)[::2]
     tree = {"w": array, "t": array.T, "o": array.astype(">f4"), "x": {"b": words, "n": (3, "y")}}
-    return [pickle.dumps(tree, protocol) for protocol in (3, 4, 5)]
+    return [pickle.dumps(tree, protocol) for protocol in (1, 2, 3, 4, 5)]
 
 
 def ctranslate2_seeds() -> list[bytes]:
@@ -596,5 +608,6 @@ TARGETS = (
     Target("aiff", _parser("aiff"), aiff_seeds, _magic_kept(4)),
     Target("flac", _parser("flac"), flac_seeds, _magic_kept(4)),
     Target("au", _parser("au"), au_seeds, _magic_kept(4)),
+    Target("base64", _parser("base64"), base64_seeds, _magic_kept(1)),
     Target("json", _json_run, json_seeds, per_byte=128),
 )

@@ -1,7 +1,10 @@
 """Numbers in files that are written in another form than their bytes, as a parser finds them."""
 
+import base64
 import io
+import json
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from notations import VARINTS, field, onnx_model, onnx_tensor, written
 import densor
 from densor.codec.notation.layout import LATIN, OTHER, PLAIN, Notation
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
-from densor.formats.parsers import numpy_pickle
+from densor.formats.parsers import base64_text, numpy_pickle
 from densor.formats.parsers.plan import Plan, plan_file
 
 WEIGHTS = (random_state("notations in files").standard_normal((60, 100)) * 0.02).astype(np.float32)
@@ -128,6 +131,14 @@ def test_long_texts_are_cut_at_elements(monkeypatch: pytest.MonkeyPatch, tmp_pat
     sizes(tmp_path, wrong)
 
 
+def test_no_level_takes_more_than_a_lower_one(tmp_path: Path) -> None:
+    values = np.tile(WEIGHTS, (4, 1)) * np.arange(1, 241, dtype="f4")[:, None]
+    half = onnx_tensor("a", 10, values.shape, 5, written(values.astype("f2"), VARINTS))
+    for data in (pickle.dumps([values, HALF], 2), onnx_model(half), gltf(values.tobytes())):
+        found = [sizes(tmp_path, data, level) for level in (1, 3, 5, 6, 9)]
+        assert all(b <= 1.001 * a + 28 for a, b in pairwise(found)), found
+
+
 def objects() -> np.ndarray:
     array = np.empty(3, object)
     array[:] = [WEIGHTS, HALF, "a text"]
@@ -160,6 +171,34 @@ def test_arrays_in_files_of_torch(tmp_path: Path, settings: dict[str, Any], zipp
         assert {one.name for one in found.tensors} == named
     whole = 2 * len(densor.compress(WEIGHTS)) + len(densor.compress(HALF))
     assert sizes(tmp_path, out.getvalue()) < whole + 2000
+
+
+def gltf(*buffers: bytes) -> bytes:
+    uris = [f"data:application/octet-stream;base64,{base64.b64encode(b).decode()}" for b in buffers]
+    return json.dumps({"asset": {}, "buffers": [{"uri": uri} for uri in uris]}).encode()
+
+
+def test_base64_in_texts(tmp_path: Path) -> None:
+    values = np.tile(WEIGHTS, (4, 1)) * np.arange(1, 241, dtype="f4")[:, None]
+    data = gltf(values.tobytes(), HALF.tobytes(), b"too short for this")
+    assert len(notations(data)) == 2
+    whole = len(densor.compress(values.tobytes())) + len(densor.compress(HALF.tobytes()))
+    assert sizes(tmp_path, data) < whole + 800
+    assert sizes(tmp_path, data) < 0.93 * len(densor.compress(data))
+
+
+def test_base64_across_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for block in (5000, 9000, 16001, 40000):
+        monkeypatch.setattr(base64_text, "_BLOCK", block)
+        monkeypatch.setattr(base64_text, "MAX_PLAIN", 12000)
+        data = gltf(WEIGHTS.tobytes(), WEIGHTS[:20].tobytes(), HALF.tobytes())
+        found = [one for one in plan(data).segments if one.kind.notation is not None]
+        ends = [one.size or 0 for one in found]
+        parts = (base64.b64encode(one) for one in (WEIGHTS, WEIGHTS[:20], HALF))
+        assert sum(ends) == sum(len(part.rstrip(b"=")) for part in parts)
+        sizes(tmp_path, data)
+    plain = b'{"a;base64,": "' + b"A" * 4095 + b'"}'
+    assert notations(plain) == [] and len(notations(plain.replace(b"AAA", b"AAAA"))) == 1
 
 
 def test_short_texts_and_other_calls_are_no_arrays() -> None:

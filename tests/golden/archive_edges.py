@@ -891,6 +891,42 @@ def steps(rng: Random) -> Made:
         yield ArchiveCase("short", archive(frames))
 
 
+def steps_of_weights(rng: Random) -> Made:
+    """Weights that move with their moments: fields of their list at the bounds."""
+    floats = [0.5, -0.25, 1e-3, 0.25, 1e-6, 2.0, *(rng.uniform(-1, 1) for _ in range(6))]
+    base = struct.pack("<12f", *floats)  # three elements: m, v, the first weights, others
+    digest = xxhash.xxh3_128_hexdigest(base)
+    one = struct.unpack("<4I", struct.pack("<4f", 0.1, 0.999, 0.001, 1.0))
+    how = struct.unpack("<4I", struct.pack("<4f", 1e-3, 0.9, 0.8, 1e-8))
+    moments = [[0, 12, 3, *one, 0, 0]]
+    good: list[Any] = [24, *how, 0]
+
+    def case(name: str, weights: Any, moments: Any = moments, gradients: int = 3) -> ArchiveCase:
+        text = json.dumps({"moments": moments, "weights": weights}).encode()
+        content = struct.pack("<I", len(text)) + text + struct.pack("<H", 0x3D80) * gradients
+        frames = simple("a", base)
+        frames += entry({"name": "s", "kind": "step", "size": len(content)}, content)
+        stated = {"size": len(base), "digest": [1, digest], "entry": 0, "step": 1}
+        try:
+            after = step.stepped(base, content)
+        except (Refused, OverflowError):
+            after = base
+        frames += entry({"name": "b", "kind": "bytes", "base": stated}, after, as_base(after))
+        return ArchiveCase(f"weights-{name}", archive(frames))
+
+    for flag in (0, 1, 2):
+        for place in (24, 28, 36, 37, 20, 23):
+            yield case(f"{flag}-at-{place}", [[place, *how, flag]])
+    for place in range(6):
+        for value in (-1, 0, (1 << 32) - 1, 1 << 32, 1 << 62, (1 << 62) + 1, True, None, "1"):
+            yield case(f"{place}", [[*good[:place], value, *good[place + 1 :]]])
+    for listed in (None, {}, [], [None], [good, good], [good[:-1]], [[*good, 0]], ["x"], [[]]):
+        yield case("list", listed)
+    two = [[0, 12, 1, *one, 0, 0], [4, 16, 2, *one, 1, 3]]
+    for pair in ([good, None], [None, good], [good, [28, *how, 1]], [good, [24, *how, 1]]):
+        yield case("two", pair, two)
+
+
 # Files that follow from others
 
 
@@ -1077,6 +1113,7 @@ GROUPS: dict[str, Group] = {  # and how many of a sort are kept
     "repeats": (repeats, 6),
     "bases": (bases, 2),
     "steps": (steps, 3),
+    "steps_of_weights": (steps_of_weights, 3),
     "shorts": (shorts, 3),
     "grammar": (grammar, 2),
     "entries": (entries, 3),
@@ -1092,6 +1129,7 @@ ALWAYS: dict[str, tuple[str, int, int]] = {
     "ends": ("^end-|wrong", 300, 100),
     "repeats": ("^[0-3]-", 500, 150),
     "steps": ("^[0-8]$|form|length|overlap|short", 1200, 180),
+    "steps_of_weights": ("", 1200, 100),
     "shorts": ("dimensions|^length|description|number|type|shape|^ref|^chunk|known", 400, 300),
     "entries": ("^file-(name|mode|owner)|^tensor-(63|64|65|U16|C128)|VOID|both", 4600, 260),
     "bases": ("chain|given|size", 9000, 60),

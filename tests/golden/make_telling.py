@@ -30,6 +30,7 @@ import telling_chunks  # noqa: E402
 import telling_columns  # noqa: E402
 import telling_few  # noqa: E402
 import telling_files  # noqa: E402
+import telling_flac  # noqa: E402
 import telling_tokens  # noqa: E402
 from codec_cases import CodecCase, read_cases, write_cases  # noqa: E402
 from make_codecs import agrees, with_outcome  # noqa: E402
@@ -229,6 +230,9 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "columns": telling_columns.columns,
     "few": telling_few.changes,
     "flac": telling_files.flac_chunks,
+    "flac-fields": lambda rng: chain(
+        telling_flac.fields(rng), telling_flac.headers(rng), telling_flac.bounds(rng)
+    ),
     "deflate": telling_files.deflate_chunks,
 }
 

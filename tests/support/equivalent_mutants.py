@@ -18,6 +18,48 @@ class Equivalent(NamedTuple):
 
 EQUIVALENT = (
     Equivalent(
+        "flac",
+        "size = next(n for n in range(2, 8) if not number >> (5 * n + 1))",
+        ("2 -> 1", "8 -> 9"),
+        "numbers are 128 at least here, and below 2^36",
+    ),
+    Equivalent(
+        "flac",
+        "return bytes([(0xFF00 >> size & 255) | number >> 6 * (size - 1), *rest])",
+        ("255 -> 254",),
+        "the lowest bit is never set, since a size is below 8",
+    ),
+    Equivalent(
+        "flac",
+        "return 192 if code == 1 else 576 << (code - 2) if code < 6 else 256 << (code - 8)",
+        ("code < 6 -> code <= 6", "6 -> 7"),
+        "codes 6 and 7 have their sizes behind the header, and do not come here",
+    ),
+    Equivalent(
+        "flac",
+        "if k >= 32:",
+        ("32 -> 31 (1)", "32 -> 31 (2)"),
+        "a parameter of 31 was refused before, in both methods",
+    ),
+    Equivalent(
+        "flac",
+        "weights: tuple[int, ...] = FIXED[kind - 8] if kind < 32 else ()",
+        ("32 -> 31",),
+        "kinds 13 to 31 were refused before",
+    ),
+    Equivalent(
+        "flac",
+        "order = len(weights) if kind < 32 else kind - 31",
+        ("32 -> 31",),
+        "kinds 13 to 31 were refused before",
+    ),
+    Equivalent(
+        "flac",
+        "if kind >= 32:",
+        ("32 -> 31",),
+        "kinds 13 to 31 were refused before",
+    ),
+    Equivalent(
         "byte_cm",
         "twice = min(pair_of_counts) > 0 and sum(pair_of_counts) <= 17",
         (

@@ -79,7 +79,9 @@ class NotationEncoder(Encoder):
         undone = undo(form, self._batch.data)
         if undone is None:
             return None
-        batch = replace(self._batch.alone(undone.plain), circuit=None, history=History())
+        history = History()
+        history.last = True  # no other batch shares what stands within the model of this one
+        batch = replace(self._batch.alone(undone.plain), circuit=None, history=history)
         inner = encode_batch(batch.of_kind(self._kind(batch)), self._level).result()
         chunks = _Wrapper(form, undone, self._batch.data, self._level.zstd).wrapped(inner.chunks)
         if chunks is None:

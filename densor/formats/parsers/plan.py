@@ -81,6 +81,7 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("png", _parser("png")),
     ("gzip", _parser("gzip")),
     ("zip", _parser("zip_members")),
+    ("base64", _parser("base64_text")),
     ("jsonl", _table("jsonl")),
     ("fixed-width", _table("fixed-width")),
     ("csv", _table("csv")),
