@@ -1,6 +1,7 @@
 """File to file: the `densor` command beside `zstd` and `cp`, process start included.
 
     python -m bench.commands [--sizes 0.001,1,100] [--levels 1,3,6] [--rounds 3] [--folder DIR]
+    python -m bench.commands --files FILE,FILE [--levels 1,3,6] [--rounds 3] [--folder DIR]
 
 For each size (in MB of 10^6 bytes) a safetensors file of BF16 is made; all commands take turns, the
 file in the system's cache, targets removed before. Prints seconds (the median) and processor time
@@ -138,16 +139,15 @@ def _lets_others_run(file: str, name: str) -> bool:
     return kernel or any(word in name for word in RELEASED)
 
 
-def measure(folder: Path, size: int, levels: Sequence[int], rounds: int) -> list[str]:
-    """Lines of Markdown for a file of about `size` bytes."""
-    generate(folder / "plain", size)
+def measure(folder: Path, title: str, levels: Sequence[int], rounds: int) -> list[str]:
+    """Lines of Markdown for the file `plain` in the folder."""
     listed = commands(folder, levels)
     runs: dict[str, list[Run]] = {name: [] for name in listed}
     for _ in range(rounds):
         for name, (command, target) in listed.items():
             runs[name].append(run(command, target))
     lines = [
-        f"## {size:,} bytes",
+        f"## {title}",
         "",
         "| command | seconds | CPU seconds |",
         "|" + "---|" * 3,
@@ -179,6 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line: see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m bench.commands")
     parser.add_argument("--sizes", default="0.001,1,100", help="in MB of 10^6 bytes")
+    parser.add_argument("--files", help="that are measured instead, which are copied")
     parser.add_argument("--levels", default="1,3,6")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="for the files; a temporary one by default")
@@ -186,9 +187,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     levels = [int(level) for level in args.levels.split(",")]
     print("# File to file\n")
     print("\n".join(f"- {name}: {value}" for name, value in describe().items()), "\n")
-    for size in args.sizes.split(","):
+    given = args.files.split(",") if args.files else args.sizes.split(",")
+    for one in given:
         with tempfile.TemporaryDirectory(dir=args.folder) as name:
-            print("\n".join(measure(Path(name), int(float(size) * 1e6), levels, args.rounds)))
+            plain = Path(name, "plain")
+            if args.files:
+                shutil.copyfile(one, plain)
+                title = f"{Path(one).name}, {plain.stat().st_size:,} bytes"
+            else:
+                generate(plain, int(float(one) * 1e6))
+                title = f"{int(float(one) * 1e6):,} bytes"
+            print("\n".join(measure(Path(name), title, levels, args.rounds)))
     return 0
 
 
