@@ -73,7 +73,7 @@ class Residuals(Mixing):
         self.corrected = [Errors(model.width) for _ in channels]
         self.means = [[self.first_mean(kind) for kind in range(48)] for _ in channels]
         self.bias = defaultdict[tuple[int, ...], list[int]](lambda: [0, 0])
-        self.size = 2 ** clip((rows * model.width - 1).bit_length() - 1, 8, 12)
+        self.lines_each = 2 ** clip((rows * model.width - 1).bit_length() - 1, 8, 12)
         first = [14000] * 2 + [9000] * 5 + [0]
         self.rows = defaultdict[tuple[int, ...], list[int]](lambda: list(first))
         cells = [SQUASH[(4096 * i + 15) // 31] for i in range(31)] + [SQUASH[4095]]
@@ -164,7 +164,7 @@ class Residuals(Mixing):
         values = w << 16 | m, second, before << 16 | m
         between = clip(((own - mean) >> r) + 40, 0, 79) // 5
         return [
-            *((c, i, hashed(value, i) % self.size) for i, value in enumerate(values)),
+            *((c, i, hashed(value, i) % self.lines_each) for i, value in enumerate(values)),
             (c, 3, kind, mean & 15),
             (c, 4, class_of(z >> (3 + r)), between),
         ]
