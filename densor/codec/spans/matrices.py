@@ -29,13 +29,10 @@ from densor.entropy.deferred import deferred
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 
-look_at_floats, plan_matrices, bits_in_classes, encode_matrices = deferred(
-    "densor.codec.spans.matrix_kernels",
-    "look_at_floats",
-    "plan_matrices",
-    "bits_in_classes",
-    "encode_matrices",
+look_at_floats, plan_matrices, bits_in_classes = deferred(
+    "densor.codec.spans.matrix_plan_kernels", "look_at_floats", "plan_matrices", "bits_in_classes"
 )
+encode_matrices = deferred("densor.codec.spans.matrix_kernels", "encode_matrices")
 build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 
 _FORMS = {
