@@ -125,6 +125,15 @@ def test_chunks_of_which_items_reach_from_one_to_the_next(monkeypatch: pytest.Mo
         assert found is not None and len(found.chunks) == 12 and restored(found) == data
 
 
+def test_a_chunk_with_all_runs_of_a_batch_is_not_refused() -> None:
+    """Of all bytes few are between items, but in one chunk every other one is."""
+    data = bytes(range(100)) * 34000 + bytes([7, 0xAC, 2]) * 90000  # 300 is no byte
+    assert undo(Form(VARINTS, 1, 0), np.frombuffer(data, np.uint8)) is not None
+    kind = kind_of_notation(Notation(VARINTS, 0, "U8", (len(data),)))
+    found = coded(data, kind, 1)
+    assert found is None or restored(found) == data
+
+
 def test_what_is_not_in_the_form_stays_bytes() -> None:
     text = b"Not a number in sight, but for 12 of them. " * 40
     for form, unit in ((BASE64, 3), (HEX, 1)):

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from helpers import random_state
-from parquet_files import SNAPPY, Column, file, flights
+from parquet_files import SNAPPY, file, flights
+from parquet_files import Column as FileColumn
 from reference import pages as reference
 from reference.deflate import CLASSIC
 from reference.lz4 import lz4 as reference_lz4
@@ -17,7 +18,16 @@ from densor.codec.pages.content import ColumnsReader, rows_of_tables
 from densor.codec.pages.decoder import PagesDecoder, open_decoder
 from densor.codec.pages.encoder import PagesCoder
 from densor.codec.pages.kernels import split_texts, take_runs
-from densor.codec.pages.layout import DICTIONARY, INDICES, MAX_ROWS, PLAIN, PLAIN_CODEC, SPLIT
+from densor.codec.pages.layout import (
+    DICTIONARY,
+    INDICES,
+    MAX_ROWS,
+    PLAIN,
+    PLAIN_CODEC,
+    SPLIT,
+    Column,
+    Page,
+)
 from densor.codec.pages.payload import pack_table
 from densor.codec.pages.sizes import MOST_BEHIND
 from densor.codec.pages.undo import undo
@@ -228,6 +238,32 @@ def test_values_that_cannot_be_split(width: int, newer: bool) -> None:
         recipe.take(Reader(bad), 1000, 100, newer)
 
 
+def test_a_column_has_one_dictionary() -> None:
+    """A few bytes could else ask zlib to compress the same values a thousand times."""
+    dictionary = PageRecipe(0, DICTIONARY, 0, 0, False, bytes([128, 9, 0, 15, 8, 0, 0]))
+    indices = PageRecipe(0, INDICES, 1, 0, False, b"\0")
+    for count in (1, 2):
+        column = ColumnRecipe(0, 0, False, False, (dictionary,) * count + (indices,))
+        at = Reader(recipe.pack([column], Packer(3)))
+        if count == 1:
+            assert repr(recipe.take(at, 1000, 1, True)) == repr([column])
+        else:
+            with pytest.raises(FormatError):
+                recipe.take(at, 1000, 1, True)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_column_of_two_dictionaries_stays_as_it_is(empty: bool) -> None:
+    data = b"" if empty else bytes(4)
+    dictionary = Page(0, len(data), len(data), DICTIONARY, len(data) // 4)
+    levels = b"\2\0\0\0\2\0"  # one value, which is missing
+    indices = Page(0, 7, 7, INDICES, 1)
+    for count in (1, 2):
+        column = Column(0, 4, "F32", PLAIN_CODEC, True, (dictionary,) * count + (indices,))
+        found = undo(column, 1, np.frombuffer(data * count + levels + b"\0", np.uint8))
+        assert (found is not None) == (empty and count == 1)
+
+
 @pytest.mark.parametrize("order", [[0], [0, 0], [0, 2], [-1, 0], [0, 1, 2]])
 def test_impossible_orders(order: list[int]) -> None:
     values = fixed(1, np.array([5, 6, 5], np.uint8), None)
@@ -268,7 +304,7 @@ def test_chunks_of_no_rows_or_too_many(rows: int) -> None:
 def test_texts_of_all_bytes_and_tables_of_bytes_alone() -> None:
     """What a table of arrays cannot hold is packed as bytes."""
     texts: list[bytes | None] = [bytes(range(256)) * (i % 3) for i in range(70)]
-    data = file([Column("a", "text", texts, False, 0)], PLAIN_CODEC, 70, 70)
+    data = file([FileColumn("a", "text", texts, False, 0)], PLAIN_CODEC, 70, 70)
     plan = plan_file(MemorySource(data), len(data), random=MemoryRandomSource(data))
     before, segment, *_ = plan.segments
     assert segment.kind.pages is not None and segment.size and before.size

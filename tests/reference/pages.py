@@ -360,6 +360,8 @@ def recipes(at: Fields, original: int, rows: int, model: Model) -> list[Column]:
             made.append(Page(header, form & 3, values, bits, bool(form & 4), way, levels, indices))
         if sum(page.values for page in made) != rows:
             fail("rows of pages")
+        if model.newer and sum(page.kind == DICTIONARY for page in made) > 1:
+            fail("a second dictionary")
         if width < 1 and any(page.kind == SPLIT for page in made):
             fail("values without a width that are split")
         columns.append(Column(before, width, bool(flags & 1), bool(flags & 2), order, made))

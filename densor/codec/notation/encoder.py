@@ -141,8 +141,10 @@ class _Wrapper:
         original = self._data[self._at : self._at + max(size, 0)]
         if size <= 0 or not np.array_equal(out[:size], original):
             return None
-        self._at += size
         head = Head(skipped, len(runs), literals.size, chunk.original)
+        if not head.is_possible(self._form, size):  # as where all runs of a batch are in one chunk
+            return None
+        self._at += size
         parts = [self._others.encode(part, 0) for part in (pairs, literals)]
         payload = join_parts(head.pack(), [*parts, (_MODES[chunk.model], chunk.payload)])
         return own_or_raw(payload, original)

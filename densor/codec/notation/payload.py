@@ -77,13 +77,17 @@ class Head(NamedTuple):
         if payload.size < HEAD.size:
             raise FormatError("chunk in another notation is too short")
         found = cls(*HEAD.unpack_from(payload[: HEAD.size].tobytes()))
-        # An item takes a byte at least; what is not whole items has less than two of them.
-        most = min((size + 2) * form.unit, MOST_PLAIN)
-        if found.plain > most or found.literals > size or found.runs > most_runs(size):
+        if not found.is_possible(form, size):
             raise LimitError("chunk in another notation holds more than it can")
         if found.skipped >= form.unit:
             raise FormatError("chunk in another notation passes over whole items")
         return found
+
+    def is_possible(self, form: Form, size: int) -> bool:
+        """Whether a chunk of `size` bytes may have as much."""
+        # An item takes a byte at least; what is not whole items has less than two of them.
+        most = min((size + 2) * form.unit, MOST_PLAIN)
+        return self.plain <= most and self.literals <= size and self.runs <= most_runs(size)
 
 
 def check_runs(runs: Bytes, head: Head, form: Form) -> None:

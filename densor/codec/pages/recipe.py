@@ -84,6 +84,8 @@ def take(at: Reader, size: int, rows: int, newer: bool) -> list[ColumnRecipe]:
         made = tuple(_page(found, lists, size, rows, newer) for _ in range(count))
         if sum(page.values for page in made) != rows:
             raise FormatError("pages of a column do not have its rows")
+        if newer and sum(page.kind == DICTIONARY for page in made) > 1:
+            raise FormatError("column has more than one dictionary")
         if width < 1 and any(page.kind == SPLIT for page in made):
             raise FormatError("pages of a column split values that have no width")
         levels = bool(flags & _OPTIONAL), bool(flags & _MISSING)

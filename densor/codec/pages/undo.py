@@ -208,9 +208,11 @@ class _ColumnReader:
             body, way = undone
         outside = page.levels >= 0
         if page.kind == DICTIONARY:
+            if any(recipe.kind == DICTIONARY for recipe in self._recipes):
+                return False
             self._recipes.append(PageRecipe(page.header, DICTIONARY, 0, 0, False, way))
             found = self._plain(body, page.values)
-            if found is None or self._dictionary.starts.size:
+            if found is None:
                 return False
             self._dictionary = found
             return True
