@@ -37,6 +37,8 @@ def compile_lock(places: Iterable[Path]) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # others may have removed it, or the folder
             path.unlink()
+        with contextlib.suppress(OSError):  # a child of this process may still have it open
+            fcntl.flock(number, fcntl.LOCK_UN)
         os.close(number)
 
 

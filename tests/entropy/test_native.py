@@ -179,6 +179,25 @@ def _opened(there: Path) -> None:
                 fcntl.flock(int(number), fcntl.LOCK_UN)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_does_not_keep_a_lock(tmp_path: Path) -> None:
+    """Workers may be forked while another thread compiles."""
+    ready, done = os.pipe()
+    with compile_lock([tmp_path / "lock"]):
+        waiting = os.open(tmp_path / "lock", os.O_RDWR)
+        child = os.fork()
+        if child == 0:
+            os.read(ready, 1)
+            os._exit(0)
+    try:
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.write(done, b"!")
+        os.waitpid(child, 0)
+        for number in (waiting, ready, done):
+            os.close(number)
+
+
 def test_who_holds_a_lock_for_too_long_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import pickle
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ from notations import VARINTS, field, onnx_model, onnx_tensor, written
 
 import densor
 from densor.codec.notation.layout import LATIN, OTHER, PLAIN, Notation
-from densor.formats.io.sources import MemoryRandomSource, MemorySource
+from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource
 from densor.formats.parsers import base64_text, numpy_pickle
+from densor.formats.parsers.contents import Head
 from densor.formats.parsers.plan import Plan, plan_file
 
 WEIGHTS = (random_state("notations in files").standard_normal((60, 100)) * 0.02).astype(np.float32)
@@ -199,6 +201,47 @@ def test_base64_across_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         sizes(tmp_path, data)
     plain = b'{"a;base64,": "' + b"A" * 4095 + b'"}'
     assert notations(plain) == [] and len(notations(plain.replace(b"AAA", b"AAAA"))) == 1
+
+
+class Counted(MemoryRandomSource):
+    """Bytes, and how many of them were read."""
+
+    read = 0
+
+    def read_at(self, offset: int, count: int) -> Bytes:
+        self.read += count
+        return super().read_at(offset, count)
+
+
+def test_texts_are_looked_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever words and stretches they have."""
+    monkeypatch.setattr(base64_text, "_BLOCK", 1 << 19)
+    for size in (4095, 4096):
+        data = b'{"a;base64,": "' + (b"A" * size + b" ") * 256 + b'"}'
+        source = Counted(data)
+        begun = time.process_time()
+        found = base64_text.find(Head(MemorySource(data), len(data), source, ""))
+        assert time.process_time() - begun < 1
+        assert source.read < 1.1 * len(data)
+        assert len(found.stretches if found else ()) == 256 * (size - 4095)
+
+
+def test_arrays_that_share_a_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = pickle.dumps(HALF, 2)
+    monkeypatch.setattr(numpy_pickle, "MAX_PLAIN", 6000)
+    whole = HALF.tobytes().decode("latin-1").encode()
+    again = b"h" + text[text.index(whole) + len(whole) + 1 :][:1]
+    one = text[2:-1]
+    at = one.index(b"X" + len(whole).to_bytes(4, "little") + whole)
+    stored = one[at : at + 5 + len(whole) + 2]
+    assert stored[-2:-1] == b"q" and again == b"h" + stored[-1:]
+    data = text[:2] + b"]" + one + b"a" + (one.replace(stored, again) + b"a") * 30 + b"."
+    assert all(np.array_equal(array, HALF) for array in pickle.loads(data))
+    source = Counted(data)
+    found = numpy_pickle.find(Head(MemorySource(data), len(data), source, ""))
+    assert found is not None and source.read < 4 * len(data)
+    assert sum(one.size for one in found.stretches) == len(whole)
+    sizes(tmp_path, data)
 
 
 def test_short_texts_and_other_calls_are_no_arrays() -> None:

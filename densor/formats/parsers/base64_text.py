@@ -15,7 +15,8 @@ _SIGNS = (b";base64,", b'"bdata"', b'"image/png"', b'"image/jpeg"')
 _TEXTS = b"{[<"
 _BLOCK = 1 << 22
 _MIN_BYTES = 1 << 12
-_LONG = re.compile(rb"[A-Za-z0-9+/]{%d,}" % _MIN_BYTES)
+# Not tried again from each digit of one that is shorter.
+_LONG = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{%d,}" % _MIN_BYTES)
 _DIGITS = re.compile(rb"[A-Za-z0-9+/]*")
 _MOST = 1 << 12  # stretches
 
@@ -40,18 +41,24 @@ def find(head: Head) -> Contents | None:
 
 def _stretches(random: RandomSource) -> Iterator[tuple[int, int]]:
     """Begin and end of each long one."""
-    at = 0
+    at, whole = 0, False
+    while not whole:
+        block = random.read_at(at, min(_BLOCK, random.size - at)).tobytes()
+        end, whole = at, at + len(block) == random.size
+        for found in _LONG.finditer(block):
+            begin, end = at + found.start(), at + found.end()
+            if found.end() == len(block):
+                end = _end(random, end)
+            yield begin, end
+        at = max(end, at + len(block) - _MIN_BYTES + 1)
+
+
+def _end(random: RandomSource, at: int) -> int:
+    """Where the digits from `at` on end."""
     while at < random.size:
         block = random.read_at(at, min(_BLOCK, random.size - at)).tobytes()
-        found = _LONG.search(block)
-        if found is None:
-            at += max(len(block) - _MIN_BYTES + 1, 1)
-            continue
-        begin, end = at + found.start(), at + found.end()
-        while end == at + len(block) and end < random.size:
-            at = end
-            block = random.read_at(at, min(_BLOCK, random.size - at)).tobytes()
-            more = _DIGITS.match(block)
-            end += more.end() if more else 0
-        yield begin, end
-        at = end
+        more = _DIGITS.match(block)
+        at += more.end() if more else 0
+        if more is None or more.end() < len(block):
+            break
+    return at

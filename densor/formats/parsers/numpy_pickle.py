@@ -76,7 +76,7 @@ class _Arrays(Machine):
     def __init__(self) -> None:
         super().__init__()
         self.places: dict[str, Member] = {}
-        self.texts: list[tuple[_Text, Notation]] = []
+        self.texts: dict[_Text, Notation] = {}
         self._left = _PATIENCE
 
     def placed(self, name: str, argument: Any, at: int, end: int) -> Any:
@@ -158,7 +158,7 @@ class _Arrays(Machine):
         self._left = _PATIENCE
         if not little:
             dtype = f"U{8 * dtypes.SIZES[dtype]}" if dtype[0] != "C" else "U8"
-        self.texts.append((text, Notation(LATIN, PLAIN, dtype, shape)))
+        self.texts.setdefault(text, Notation(LATIN, PLAIN, dtype, shape))  # arrays may share one
         return Opaque(f"{dtype} text")
 
 
@@ -209,10 +209,10 @@ def arrays_in(random: RandomSource, begin: int, end: int) -> Contents | None:
         if isinstance(tensor, Opaque) or tensor.key in machine.places
     }
     found = contents_of(machine.places, Found(others, machine.storages))
-    texts = [one for text, notation in machine.texts for one in _stretches(random, text, notation)]
-    words = [one for one in texts if one.notation is not None and one.notation.dtype == "U16"]
+    texts = [one for item in machine.texts.items() for one in _stretches(random, *item)]
+    words = [one for one in texts if _are_words(one)]
     if words and _are_bf16(_sample_of_text(random, max(words, key=lambda stretch: stretch.size))):
-        texts = [_as_bf16(stretch) if stretch in words else stretch for stretch in texts]
+        texts = [_as_bf16(stretch) if _are_words(stretch) else stretch for stretch in texts]
     words = [stretch for stretch in found.stretches if stretch.dtype == "U16"]
     if words and _are_bf16(_sample(random, max(words, key=lambda stretch: stretch.size))):
         stretches = [s._replace(dtype="BF16") if s.dtype == "U16" else s for s in found.stretches]
@@ -270,6 +270,10 @@ def _sample_of_text(random: RandomSource, words: Stretch) -> Bytes:
         whole = text.decode("utf-8", "ignore").encode("latin-1")
         return np.frombuffer(whole[: len(whole) & ~1], np.uint8)
     return np.empty(0, np.uint8)
+
+
+def _are_words(stretch: Stretch) -> bool:
+    return stretch.notation is not None and stretch.notation.dtype == "U16"
 
 
 def _as_bf16(stretch: Stretch) -> Stretch:
