@@ -142,6 +142,7 @@ class Metadata:
             self.groups = [
                 Group(group[3], tuple(_begin(chunk[3]) for chunk in group[1]), tuple(group[1]))
                 for group in metadata[4]
+                if group[3] != 0  # whose pages may be nowhere
             ]
             if any(
                 group.rows < 0 or len(group.begins) != len(self.leaves) for group in self.groups
