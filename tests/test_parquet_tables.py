@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from densor.codec.pages.decoder import PagesDecoder
 from densor.codec.pages.reading import StoredPages
 from densor.codec.table.reading import StoredPart
 from densor.errors import ArgumentError, DensorError, FileError
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers import parquet
+from densor.formats.parsers.contents import Head
 from densor.tables import parquet as parquet_tables
 
 TYPES = {"i4": "<i4", "i8": "<i8", "f4": "<f4", "f8": "<f8"}
@@ -251,6 +254,22 @@ def test_columns_of_the_same_name(
     for words in ({}, {"columns": ["id"]}, {"where": "id > 3"}):
         with pytest.raises(ArgumentError, match="2 columns are called 'id'"):
             densor.read_table(archive, **words)
+
+
+def test_long_names_of_many_columns(tmp_path: Path) -> None:
+    """Columns within one take its name, which is kept once."""
+    outer = [{4: b"schema", 5: 1}, {3: 0, 4: b"n" * 100_000, 5: 400}]
+    metadata = thrift({1: 2, 2: [*outer, *[{1: 2, 3: 0, 4: b"a"}] * 400], 3: 0, 4: []})
+    data = b"PAR1" + metadata + len(metadata).to_bytes(4, "little") + b"PAR1"
+    tracemalloc.start()
+    try:
+        parquet.find(Head(MemorySource(data), len(data), MemoryRandomSource(data), ""))
+        assert tracemalloc.get_traced_memory()[1] < 32 * len(data)
+    finally:
+        tracemalloc.stop()
+    archive = packed(tmp_path, data, 1)
+    with pytest.raises(DensorError, match="too long"):
+        densor.read_table(archive)
 
 
 def test_group_without_rows(tmp_path: Path) -> None:
