@@ -2,6 +2,7 @@
 
 import csv
 import io
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 import pytest
 from helpers import random_state
 from mutations import mutated
-from parquet_files import LZ4, PLAIN, SNAPPY, Column, file, flights
+from parquet_files import LZ4, PLAIN, SNAPPY, Column, file, flights, thrift
 
 import densor
 from densor.cli.dispatch import dispatch
 from densor.codec.pages.decoder import PagesDecoder
 from densor.codec.pages.reading import StoredPages
 from densor.codec.table.reading import StoredPart
-from densor.errors import DensorError, FileError
+from densor.errors import ArgumentError, DensorError, FileError
+from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers import parquet
+from densor.formats.parsers.contents import Head
 from densor.tables import parquet as parquet_tables
 
 TYPES = {"i4": "<i4", "i8": "<i8", "f4": "<f4", "f8": "<f8"}
@@ -236,3 +239,45 @@ def test_cat(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None
     words = "--columns", "id", "--rows", "5000:", "-f"
     assert dispatch(["table", "cat", str(archive), *words]) == 0
     assert capsysbinary.readouterr().out == b"id\n"
+
+
+def test_columns_of_the_same_name(
+    tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    columns = flights(600)[:2]
+    columns[1].name = columns[0].name = "id"
+    archive = packed(tmp_path, file(columns, SNAPPY, 300, 600), 3)
+    assert dispatch(["table", "cat", str(archive), "--rows", "0:20", "-f"]) == 0
+    rows = zip(*(cells(column)[:20] for column in columns), strict=True)
+    lines = [",".join("" if cell is None else str(cell) for cell in row) for row in rows]
+    assert capsysbinary.readouterr().out.decode().split() == ["id,id", *lines]
+    for words in ({}, {"columns": ["id"]}, {"where": "id > 3"}):
+        with pytest.raises(ArgumentError, match="2 columns are called 'id'"):
+            densor.read_table(archive, **words)
+
+
+def test_long_names_of_many_columns(tmp_path: Path) -> None:
+    """Columns within one take its name, which is kept once."""
+    outer = [{4: b"schema", 5: 1}, {3: 0, 4: b"n" * 100_000, 5: 400}]
+    metadata = thrift({1: 2, 2: [*outer, *[{1: 2, 3: 0, 4: b"a"}] * 400], 3: 0, 4: []})
+    data = b"PAR1" + metadata + len(metadata).to_bytes(4, "little") + b"PAR1"
+    tracemalloc.start()
+    try:
+        parquet.find(Head(MemorySource(data), len(data), MemoryRandomSource(data), ""))
+        assert tracemalloc.get_traced_memory()[1] < 32 * len(data)
+    finally:
+        tracemalloc.stop()
+    archive = packed(tmp_path, data, 1)
+    with pytest.raises(DensorError, match="too long"):
+        densor.read_table(archive)
+
+
+def test_group_without_rows(tmp_path: Path) -> None:
+    """Whose pages are nowhere, as some write it."""
+    about = {1: 2, 2: [0], 3: [b"a"], 4: 0, 5: 0, 6: 0, 7: 0, 9: 0}
+    groups = [{1: [{2: 0, 3: about}], 2: 0, 3: 0}]
+    schema = [{4: b"schema", 5: 1}, {1: 2, 3: 0, 4: b"a"}]
+    metadata = thrift({1: 2, 2: schema, 3: 0, 4: groups})
+    data = b"PAR1" + metadata + len(metadata).to_bytes(4, "little") + b"PAR1"
+    found = densor.read_table(packed(tmp_path, data, 3))
+    assert list(found) == ["a"] and found["a"].size == 0

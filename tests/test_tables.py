@@ -236,3 +236,15 @@ def test_latent_classes_are_told(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "b.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     dispatch(["-f", "-k", "--table-latents", str(tmp_path / "b.csv")])
     assert densor.read_latents(tmp_path / "b.csv.densor")
+
+
+def test_columns_of_the_same_name(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = b"x,y,x\n" + b"".join(b"%d,%d,%d\n" % (i, i % 7, 2 * i) for i in range(600))
+    (tmp_path / "a.csv").write_bytes(text)
+    densor.pack([tmp_path / "a.csv"], tmp_path / "a.densor")
+    assert shown(capfdbinary, "cat", str(tmp_path / "a.densor")) == text
+    assert densor.read_table(tmp_path / "a.densor", columns=["y"])["y"].size == 600
+    with pytest.raises(ArgumentError, match="2 columns are called 'x'"):
+        densor.read_table(tmp_path / "a.densor")

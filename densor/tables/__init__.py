@@ -13,6 +13,7 @@ from densor.tables.lines import line_of, lines_of
 from densor.tables.read import (
     Table,
     TableLatents,
+    numbers_of,
     read_latents,
     read_table,
     select_typed,
@@ -24,6 +25,7 @@ __all__ = [
     "TableLatents",
     "line_of",
     "lines_of",
+    "numbers_of",
     "read_latents",
     "read_table",
     "select_typed",

@@ -114,10 +114,6 @@ class Table:
         end = b"\r\n" if self.layout.returns else b"\n"
         return bytes([self.layout.separator]).join(self._header[i] for i in columns) + end
 
-    def column(self, name: str) -> int:
-        """The number of a column by its name; ArgumentError if there is none."""
-        return _number(name, self.names)
-
     def select(
         self, columns: Sequence[int], rows: slice, where: Sequence[str] = ()
     ) -> Iterator[list[Column]]:
@@ -200,9 +196,23 @@ class Table:
             yield PlainPart(found)
 
 
+def numbers_of(names: Sequence[str], columns: Sequence[str] | None) -> list[int]:
+    """Which of all columns, whose `names` are given, are asked for; None: all.
+
+    ArgumentError for a name that none has, or several have.
+    """
+    if columns is None:
+        return list(range(len(names)))
+    if not columns:
+        raise ArgumentError("no columns are asked for")
+    return [_number(column, names) for column in columns]
+
+
 def _number(name: str, names: Sequence[str]) -> int:
     if name not in names:
         raise ArgumentError(f"no column {name!r}; there are {', '.join(names[:40])}")
+    if (count := names.count(name)) > 1:
+        raise ArgumentError(f"{count} columns are called {name!r}")
     return names.index(name)
 
 
@@ -344,7 +354,8 @@ def read_table(
     missing are float64 in numpy, and exact in tables. Lines with another number of cells are passed
     over. Options are those of `densor.decompress_file`.
 
-    ArgumentError for a column that is not there, FileError where the file is no table.
+    ArgumentError for a column that is not there, or one of several of that name, FileError where
+    the file is no table.
     """
     chosen = read_options(options, threads=threads, **keywords)
     if rows is not None:
@@ -359,9 +370,7 @@ def read_table(
             return _as(values, to)
         table = Table(archive, name)
         names = list(table.names if columns is None else columns)
-        numbers = [table.column(column) for column in names]
-        if not numbers:
-            raise ArgumentError("no columns are asked for")
+        numbers = numbers_of(table.names, names)
         found = list(table.select(numbers, rows or slice(None), conditions))
         values = {
             column: Values(_joined([part[i] for part in found], table.layout))
@@ -378,20 +387,17 @@ def typed_table(archive: Archive, name: str | None) -> tuple[TypedTable | None, 
 
 
 def select_typed(
-    table: TypedTable, columns: Sequence[str], rows: slice, where: Sequence[str]
+    table: TypedTable, columns: Sequence[int], rows: slice, where: Sequence[str]
 ) -> Iterator[list[Values]]:
     """Columns of the rows that are asked for, of a part of such a table at a time."""
     conditions = [_condition(text, table.names) for text in where]
-    if not columns:
-        raise ArgumentError("no columns are asked for")
-    numbers = [_number(column, table.names) for column in columns]
-    return _parts_where(table, numbers, _range(rows), conditions)
+    return _parts_where(table, columns, _range(rows), conditions)
 
 
 def _parts_where(
-    table: TypedTable, numbers: list[int], rows: tuple[int, int], conditions: list[_Condition]
+    table: TypedTable, numbers: Sequence[int], rows: tuple[int, int], conditions: list[_Condition]
 ) -> Iterator[list[Values]]:
-    every = [condition.column for condition in conditions] + numbers
+    every = [*(condition.column for condition in conditions), *numbers]
     for part in table.parts(every, *rows):
         good = np.ones(len(part[0].cells), np.bool_)
         for condition, values in zip(conditions, part, strict=False):
@@ -405,7 +411,8 @@ def _of_types(
 ) -> dict[str, Values]:
     """Columns of a file that tells their types, as `read_table` gives them."""
     names = list(table.names if columns is None else columns)
-    found = list(select_typed(table, names, rows, where))
+    numbers = numbers_of(table.names, names)
+    found = list(select_typed(table, numbers, rows, where))
     return {name: joined([part[i] for part in found]) for i, name in enumerate(names)}
 
 

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 def _write(args: argparse.Namespace) -> None:
     from densor.cli.contents import opened
     from densor.formats.io.outputs import write_all
-    from densor.tables import Table, line_of, lines_of, select_typed, typed_table
+    from densor.tables import Table, line_of, lines_of, numbers_of, select_typed, typed_table
 
     rows = _slice(args.rows)
     out = streams.stdout(args.overwrite, archive=False)
@@ -50,13 +50,12 @@ def _write(args: argparse.Namespace) -> None:
         if args.action == "columns":
             write_all(out, "".join(f"{name}\n" for name in table.names).encode())
             return
-        names = args.columns.split(",") if args.columns else table.names
+        numbers = numbers_of(table.names, args.columns.split(",") if args.columns else None)
         lines: Iterator[Any]
         if not isinstance(table, Table):
-            head = line_of(names)
-            lines = map(lines_of, select_typed(table, names, rows, args.where))
+            head = line_of([table.names[number] for number in numbers])
+            lines = map(lines_of, select_typed(table, numbers, rows, args.where))
         else:
-            numbers = [table.column(name) for name in names]
             head, lines = table.header(numbers), table.lines(numbers, rows, args.where)
         write_all(out, head)
         for some in lines:

@@ -26,7 +26,7 @@ from densor.codec.pages.layout import (
     Page,
     Pages,
 )
-from densor.errors import FormatError
+from densor.errors import FormatError, LimitError
 from densor.formats.io.sources import RandomSource
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
 from densor.formats.parsers.thrift import Reader, Struct
@@ -41,6 +41,7 @@ _MAX_HEADERS_SEEN = 1 << 24  # bytes of all of them in a file
 _MAX_VALUES_OF_HEADER = 1 << 10
 _AHEAD = 1 << 14
 _MOST_COLUMNS = 128  # that are coded under each other, which takes time by their square
+_MAX_NAMES = 1 << 24  # bytes of all columns, to read some of them
 _MAX_DEPTH = 16  # of columns within others
 _WIDTHS = {0: BITS, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8, 6: TEXTS}  # by physical type
 _FIXED = 7  # a physical type, whose width stands beside it
@@ -83,12 +84,12 @@ def _metadata_in(random: RandomSource) -> tuple[Struct, int] | None:
 class Leaf:
     """A column as the schema has it: whether values may be missing, and their width.
 
-    `element`: its fields by their numbers; `name`: with those of what it is in before it.
+    `element`: its fields by their numbers; `path`: the name, with those of what it is in before it.
     """
 
-    def __init__(self, element: Struct, levels: int, flat: bool, name: str) -> None:
+    def __init__(self, element: Struct, levels: int, flat: bool, path: tuple[bytes, ...]) -> None:
         self.element = element
-        self.name = name
+        self.path = path
         kind = element.get(1, -1)
         self.width = _WIDTHS.get(kind, 0) if kind != _FIXED else element.get(2, 0)
         self.known = kind in _WIDTHS or (kind == _FIXED and 1 <= self.width <= _MAX_WIDTH)
@@ -96,13 +97,18 @@ class Leaf:
         self.dtype = _DTYPES.get(kind, "")
         self.optional = levels > 0
 
+    @property
+    def name(self) -> str:
+        """The path as one text."""
+        return ".".join(part.decode("utf-8", "replace") for part in self.path)
+
 
 def _leaves(schema: list[Struct]) -> list[Leaf]:
     """The columns of a schema in order; FormatError where it does not end."""
     found: list[Leaf] = []
     elements = iter(schema)
 
-    def walk(levels: int, flat: bool, depth: int, outer: tuple[str, ...]) -> None:
+    def walk(levels: int, flat: bool, depth: int, outer: tuple[bytes, ...]) -> None:
         element = next(elements, None)
         if not isinstance(element, dict) or depth > _MAX_DEPTH:
             raise FormatError("schema of a Parquet file is too deep, or does not end")
@@ -110,11 +116,11 @@ def _leaves(schema: list[Struct]) -> list[Leaf]:
         levels += repetition == _OPTIONAL
         flat = flat and repetition in (_REQUIRED, _OPTIONAL)
         children = element.get(5, 0)
-        name = (*outer, element.get(4, b"").decode("utf-8", "replace")) if depth else ()
+        path = (*outer, element.get(4, b"")) if depth else ()
         for _ in range(children):
-            walk(levels, flat, depth + 1, name)
+            walk(levels, flat, depth + 1, path)
         if not children:
-            found.append(Leaf(element, levels, flat, ".".join(name)))
+            found.append(Leaf(element, levels, flat, path))
 
     walk(0, True, 0, ())
     return found
@@ -139,9 +145,12 @@ class Metadata:
         self._window = Window(random, _AHEAD)
         try:
             self.leaves = _leaves(metadata[2])
+            if sum(len(part) for leaf in self.leaves for part in leaf.path) > _MAX_NAMES:
+                raise LimitError("names of the columns of a Parquet file are too long")
             self.groups = [
                 Group(group[3], tuple(_begin(chunk[3]) for chunk in group[1]), tuple(group[1]))
                 for group in metadata[4]
+                if group[3] != 0  # whose pages may be nowhere
             ]
             if any(
                 group.rows < 0 or len(group.begins) != len(self.leaves) for group in self.groups
