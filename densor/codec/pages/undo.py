@@ -154,7 +154,8 @@ class _ColumnReader:
     def read(self) -> Undone | None:
         """All pages; None where one cannot be read."""
         values = self.values()
-        if values is None:
+        dictionaries = sum(page.kind == DICTIONARY for page in self._recipes)
+        if values is None or dictionaries > 1:
             return None
         missing = values.missing is not None
         column = self._column
@@ -208,11 +209,9 @@ class _ColumnReader:
             body, way = undone
         outside = page.levels >= 0
         if page.kind == DICTIONARY:
-            if any(recipe.kind == DICTIONARY for recipe in self._recipes):
-                return False
             self._recipes.append(PageRecipe(page.header, DICTIONARY, 0, 0, False, way))
             found = self._plain(body, page.values)
-            if found is None:
+            if found is None or self._dictionary.starts.size:
                 return False
             self._dictionary = found
             return True
