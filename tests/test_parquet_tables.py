@@ -21,7 +21,9 @@ from densor.errors import ArgumentError, DensorError, FileError
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
 from densor.formats.parsers import parquet
 from densor.formats.parsers.contents import Head
+from densor.tables import lines_of
 from densor.tables import parquet as parquet_tables
+from densor.tables.values import Values
 
 TYPES = {"i4": "<i4", "i8": "<i8", "f4": "<f4", "f8": "<f8"}
 
@@ -254,6 +256,21 @@ def test_columns_of_the_same_name(
     for words in ({}, {"columns": ["id"]}, {"where": "id > 3"}):
         with pytest.raises(ArgumentError, match="2 columns are called 'id'"):
             densor.read_table(archive, **words)
+
+
+def test_lines_are_made_of_few_rows_at_a_time() -> None:
+    numbers = Values(np.arange(100_000) % 7, np.arange(100_000) % 5 == 0)
+    texts = Values(np.array(["x" * 5000], object)[np.zeros(100_000, np.intp)])
+    tracemalloc.start()
+    try:
+        found = [(part.count(b"\n"), part[:8]) for part in lines_of([numbers, texts])]
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    finally:
+        tracemalloc.stop()
+    assert sum(count for count, _ in found) == 100_000
+    row = np.cumsum([0, *(count for count, _ in found)])[:-1]
+    wanted = [("" if i % 5 == 0 else str(i % 7)) + ",xxxxxxxx" for i in row]
+    assert [start for _, start in found] == [line[:8].encode() for line in wanted]
 
 
 def test_long_names_of_many_columns(tmp_path: Path) -> None:

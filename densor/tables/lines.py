@@ -1,12 +1,13 @@
 """Typed values as lines of CSV."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from densor.tables.values import Values
 
+_ROWS = 1 << 10  # whose cells are held as texts, which take many times their bytes
 _ODD = re.compile('[,"\r\n]')
 
 
@@ -15,10 +16,16 @@ def line_of(cells: Sequence[str]) -> bytes:
     return (",".join(map(_quoted, cells)) + "\n").encode("utf-8", "surrogateescape")
 
 
-def lines_of(columns: Sequence[Values]) -> bytes:
-    """Lines of some rows; nothing stands for what is missing, `""` for a text of no bytes."""
-    rows = zip(*map(_cells, columns), strict=True)
-    return "".join(f"{','.join(row)}\n" for row in rows).encode("utf-8", "surrogateescape")
+def lines_of(columns: Sequence[Values]) -> Iterator[bytes]:
+    """Lines of rows, some at a time; nothing stands for what is missing, `""` for an empty text."""
+    for at in range(0, len(columns[0].cells), _ROWS):
+        rows = zip(*(_cells(_between(column, at, at + _ROWS)) for column in columns), strict=True)
+        yield "".join(f"{','.join(row)}\n" for row in rows).encode("utf-8", "surrogateescape")
+
+
+def _between(values: Values, begin: int, end: int) -> Values:
+    missing = None if values.missing is None else values.missing[begin:end]
+    return Values(values.cells[begin:end], missing)
 
 
 def _quoted(text: str) -> str:

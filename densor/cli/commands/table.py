@@ -54,7 +54,8 @@ def _write(args: argparse.Namespace) -> None:
         lines: Iterator[Any]
         if not isinstance(table, Table):
             head = line_of([table.names[number] for number in numbers])
-            lines = map(lines_of, select_typed(table, numbers, rows, args.where))
+            parts = select_typed(table, numbers, rows, args.where)
+            lines = (some for part in parts for some in lines_of(part))
         else:
             head, lines = table.header(numbers), table.lines(numbers, rows, args.where)
         write_all(out, head)
