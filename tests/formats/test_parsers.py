@@ -14,6 +14,7 @@ import sys
 import threading
 import zipfile
 import zlib
+from base64 import b64encode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -863,6 +864,7 @@ def tiny_files() -> dict[str, bytes]:
         "png": png_bytes(),
         "gzip": gzip.compress(bytes(range(200)) * 2),
         "zip": deflated_bytes(bytes(range(256)) * 2),
+        "base64": b'{"a": "data:;base64,' + b64encode(bytes(3072)) + b'"}',
         "jsonl": json_lines(40),
         "fixed-width": fixed_width(60),
         "csv": table(40),

@@ -72,7 +72,7 @@ def test_a_longer_run(name: str) -> None:
 def test_seeds_are_small_and_accepted(name: str) -> None:
     """What is changed is sound to begin with, so that changes get far."""
     seeds = TARGETS[name].seeds()
-    assert seeds and max(map(len, seeds)) < 20_000
+    assert seeds and max(map(len, seeds)) < 24_000
     refused = [seed for seed in seeds if once(TARGETS[name], seed) is not None]
     assert not refused or name in ("json", "packed header")
     formats = {"safetensors", "gguf", "npz", "torch", "torch-legacy", "onnx", "ctranslate2"}

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from numba import types
 
 from densor.entropy.arithmetic import kernels
+from densor.entropy.arithmetic.state import AT, STATE
 from densor.entropy.huffman.kernels import _package_merge
 from densor.entropy.jit import I64, R8, R16, W8, kernel
 from densor.errors import ArgumentError, FormatError
@@ -26,7 +27,7 @@ def _encode(bits, probabilities, state, out):  # type: ignore[no-untyped-def]
     for i in range(bits.size):
         kernels.encode_bit(state, out, bits[i], numba.int64(probabilities[i]))
     kernels.flush(state, out)
-    return state[kernels.AT]
+    return state[AT]
 
 
 @jit(types.int64(R8, R16, I64, W8))
@@ -34,7 +35,7 @@ def _decode(data, probabilities, state, bits):  # type: ignore[no-untyped-def]
     kernels.start_decoder(state, data, 0, data.size)
     for i in range(bits.size):
         bits[i] = kernels.decode_bit(state, data, numba.int64(probabilities[i]))
-    return state[kernels.AT]
+    return state[AT]
 
 
 @jit(types.int64(I64, types.int64, I64, I64, W8, W8))
@@ -49,7 +50,7 @@ def encode_bits(bits: Bytes, probabilities: Probabilities) -> Bytes:
     """
     if bits.size != probabilities.size or (probabilities == 0).any() or (bits > 1).any():
         raise ArgumentError("bits need as many probabilities, from 1 to 65535")
-    state = np.zeros(kernels.STATE, np.int64)
+    state = np.zeros(STATE, np.int64)
     out = np.empty(1024 + bits.size, np.uint8)
     needed = _encode(bits, probabilities, state, out)
     if needed > out.size:
@@ -67,7 +68,7 @@ def decode_bits(data: Bytes, probabilities: Probabilities) -> Bytes:
     if (probabilities == 0).any():
         raise ArgumentError("probabilities are from 1 to 65535")
     bits = np.empty(probabilities.size, np.uint8)
-    state = np.zeros(kernels.STATE, np.int64)
+    state = np.zeros(STATE, np.int64)
     if _decode(data, probabilities, state, bits) != data.size:
         raise FormatError("arithmetic stream has the wrong length")
     return bits
