@@ -379,15 +379,10 @@ def _pages(
 ) -> Iterator[tuple[str, bytes]]:
     columns = columns or parquet_files.flights(300)
     data = parquet_files.file(columns, codec, 100, 300, version, other=other)
-    with tempfile.TemporaryDirectory() as folder, MonkeyPatch.context() as patch:
+    with MonkeyPatch.context() as patch:
         patch.setattr(choose, "_pages", _by_values)  # however small
         patch.setattr(parquet, "FEWEST_OF_SEVERAL", 1)
-        path = Path(folder) / "a.parquet"
-        path.write_bytes(data)
-        os.utime(path, (10**9, 10**9))
-        path.chmod(0o644)
-        densor.compress_file(path, Path(folder) / "out.densor", level=level)
-        yield f"pages-{name}", (Path(folder) / "out.densor").read_bytes()
+        yield f"pages-{name}", _archive_of("a.parquet", data, level)
 
 
 def notations() -> Iterator[tuple[str, bytes]]:
@@ -401,13 +396,18 @@ def notations() -> Iterator[tuple[str, bytes]]:
     )
     pickled = pickle.dumps({"weights": values, "half": half}, 2)
     for name, data, level in (("onnx", model, 3), ("pickle", pickled, 6)):
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "a"
-            path.write_bytes(data)
-            os.utime(path, (10**9, 10**9))
-            path.chmod(0o644)
-            densor.compress_file(path, Path(folder) / "out.densor", level=level)
-            yield f"notation-{name}", (Path(folder) / "out.densor").read_bytes()
+        yield f"notation-{name}", _archive_of("a", data, level)
+
+
+def _archive_of(name: str, data: bytes, level: int) -> bytes:
+    """What `compress_file` makes of a file, whose time and mode are always the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, out = Path(folder) / name, Path(folder) / "out.densor"
+        path.write_bytes(data)
+        os.utime(path, (10**9, 10**9))
+        path.chmod(0o644)
+        densor.compress_file(path, out, level=level)
+        return out.read_bytes()
 
 
 def _by_values(batch: Batch, level: Level) -> Coding:

@@ -265,7 +265,7 @@ def _put_section(symbols, classes, many, tables, counts, coded, at, words, sizes
 
 
 @part
-def _is_constant(plane):
+def is_constant(plane):
     varying = np.uint8(0)
     for i in range(plane.size):
         varying |= plane[i] ^ plane[0]
@@ -296,7 +296,7 @@ def _put_rest(data, begin, count, layout, size, ways, out, at, addresses, planes
         length = count
         if ways[p] == _CONSTANT:
             length = 1
-            if not _is_constant(planes[p * count : (p + 1) * count]):
+            if not is_constant(planes[p * count : (p + 1) * count]):
                 return 0
         copy_bytes(out, at, planes, p * count, length)
         at += length

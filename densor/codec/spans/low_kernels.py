@@ -9,6 +9,7 @@ from numba import types
 
 from densor.codec import registry
 from densor.codec.planes.payload import SECTION
+from densor.codec.spans.encode_kernels import is_constant
 from densor.codec.spans.jit import once, part
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import (
@@ -104,14 +105,6 @@ def _split(data, begin, count, planes):
 
 
 @part
-def _is_constant(plane):
-    varying = np.uint8(0)
-    for i in range(plane.size):
-        varying |= plane[i] ^ plane[0]
-    return varying == 0
-
-
-@part
 def _put_map(runs, classes, out, at):
     """The class map, of whole bytes, to `out` before `at`; returns where it begins."""
     if classes < 2:
@@ -201,7 +194,7 @@ def code_low_halves(
         plane = planes[p * count : (p + 1) * count]
         sections[p, 0], sections[p, 1], sections[p, 2] = registry.PLANE_RAW, p * count, count
         if classes > 0:
-            if _is_constant(plane):
+            if is_constant(plane):
                 sections[p, 0], sections[p, 2] = registry.PLANE_CONSTANT, 1
             else:
                 end = (p + 1) * (words.size // PLANES)
