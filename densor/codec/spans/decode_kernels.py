@@ -17,7 +17,7 @@ from densor.entropy.huffman.kernels import (
     NARROW,
     NARROW_BITS,
     NARROW_COUNT,
-    NARROW_USED,
+    NARROW_SYMBOLS,
     _assign_codes,
 )
 from densor.entropy.intrinsics import copy_bytes, load_u32, store_half
@@ -30,8 +30,8 @@ U64_2D = types.uint64[:, ::1]
 _LEAST_BITS = 11  # of a look-up table: 16 KB, half of a common L1 cache
 _MOST = 6  # symbols of an entry
 _LEAST_NARROW = 4  # bits of the shortest code from which a narrow entry holds all whole symbols
-_TWO = np.uint64(0xFFFF)
-_USED_AND_COUNT = np.uint64(0xFF << 24)
+_TWO = np.uint64(0xFFFF) << NARROW_SYMBOLS
+_USED_AND_COUNT = np.uint64(63) | np.uint64(3) << NARROW_COUNT
 _BITS = np.uint64(63)  # fields of an entry: bits used, symbols from bit 8 on, their count
 _FIVE = np.uint64(0xFFFFFFFFFF << 8)
 _COUNT = np.uint64(15 << 60)
@@ -60,7 +60,7 @@ def _fill_narrow(lengths, codes, low, high, shortest, work, table):
             length = np.int64(lengths[s])
             if length == 0 or length > k:
                 continue
-            one = np.uint64(1) << NARROW_COUNT | np.uint64(length) << NARROW_USED | np.uint64(s)
+            one = np.uint64(1) << NARROW_COUNT | np.uint64(s) << NARROW_SYMBOLS | np.uint64(length)
             code = np.int64(codes[s] & np.uint32(0xFFFF))
             rest = work[1 << (k - length) : 2 << (k - length)]  # two symbols at most
             for v in range(rest.size):

@@ -5,7 +5,6 @@ import numpy as np
 from numba import njit, types
 
 from densor.entropy.intrinsics import (
-    leading_zeros,
     load_half,
     load_u32,
     load_u64,
@@ -23,15 +22,17 @@ _BITS = np.uint64(63)
 _SYMBOLS = np.uint64(8)
 _COUNT = np.uint64(60)
 _MAX_SYMBOLS = 6  # symbols per entry
-# A narrow entry has 32 bits: up to 3 symbols, bits used (from bit 24 on), count of symbols.
+# A narrow entry has 32 bits: bits used (low 6 bits), up to 3 symbols, count of symbols (top 2).
 NARROW = 64  # in the width of a table: its entries are narrow
 NARROW_BITS = 13  # width of such a table: 32 KB, where most entries have two symbols
-NARROW_USED = np.uint64(24)
+NARROW_SYMBOLS = np.uint64(6)
 NARROW_COUNT = np.uint64(30)
+_NARROW_MASK = np.uint64((1 << NARROW_BITS) - 1)
 _MAX_NARROW = 3  # symbols of a narrow entry
-_STEPS = 4  # look-ups per refill: 4 x 13 bits and 7 of alignment fit in 64 with the sentinel
+_STEPS = 4  # look-ups per refill: 4 x 13 bits are in the 56 that it leaves at least
 _ROUND, _NARROW_ROUND = 6, 7  # bytes that 4 look-ups take at most
-_SENTINEL = np.uint64(1 << 63)
+_AHEAD = 8  # bytes from the one with the next bit to that with the first bit of the next refill
+_REFILLED = np.uint64(56)
 _OVERRUN = np.uint64(1 << 62)  # a bit position beyond every end
 _EIGHT = np.uint64(8)
 _LENGTH = np.uint64(63)
@@ -387,29 +388,69 @@ def encode_streams(symbols, counts, codes, pairs, paired, out, position, sizes):
 
 
 @njit
-def _refill(source, bit):
-    return (load_u64(source, nb.intp(bit >> _THREE)) >> (bit & _SEVEN)) | _SENTINEL
+def _window(source, bit):
+    """At least 57 bits from a position on."""
+    return load_u64(source, nb.intp(bit >> _THREE)) >> (bit & _SEVEN)
 
 
 @njit
-def _step(window, position, table, mask, out):
-    entry = table[window & mask]
-    store_u64(out, position, entry >> _SYMBOLS)
-    return window >> (entry & _BITS), position + nb.intp(entry >> _COUNT)
+def _open(source, bit):
+    """The first bits of a stream, how many of them count, and the byte after these."""
+    return _window(source, bit), _REFILLED - (bit & _SEVEN), nb.intp(bit >> _THREE) + 7
 
 
 @njit
-def _step_narrow(window, position, table, mask, out):
-    entry = load_half(table, nb.intp(window & mask))
-    store_u32(out, position, np.uint32(entry))
-    return window >> ((entry >> NARROW_USED) & _BITS), position + nb.intp(entry >> NARROW_COUNT)
+def _closed(held, at):
+    """The position of the next bit."""
+    return (np.uint64(at) << _THREE) - (held & _LENGTH)
+
+
+@njit
+def _refill(window, held, source, at):
+    """Adds bits to a window until it has 56 at least.
+
+    Of `held`, how many it has, the low 6 bits count. Where the next refill takes its bits is known
+    before this one's are used up, so that nothing waits for them (variant 4 of F. Giesen, Reading
+    bits in far too many ways, part 2, 2018).
+    """
+    window |= load_u64(source, at) << (held & _LENGTH)
+    at += nb.intp((~held >> _THREE) & _SEVEN)
+    return window, held | _REFILLED, at
+
+
+@njit
+def _four(window, held, source, at, position, table, mask, out):
+    """A refill and four look-ups of one stream; then of the next, so that registers suffice: that
+    streams do not wait for each other is for the processor to see."""
+    window, held, at = _refill(window, held, source, at)
+    for _ in range(_STEPS):
+        entry = table[window & mask]
+        store_u64(out, position, entry >> _SYMBOLS)
+        window >>= entry & _BITS
+        held -= entry
+        position += nb.intp(entry >> _COUNT)
+    return window, held, at, position
+
+
+@njit
+def _four_narrow(window, held, source, at, position, table, out):
+    """Likewise with narrow entries."""
+    window, held, at = _refill(window, held, source, at)
+    for _ in range(_STEPS):
+        entry = load_half(table, nb.intp(window & _NARROW_MASK))
+        store_u32(out, position, np.uint32(entry >> NARROW_SYMBOLS))
+        window >>= entry & _BITS
+        held -= entry
+        position += nb.intp(entry >> NARROW_COUNT)
+    return window, held, at, position
 
 
 @njit
 def _rounds(room, bit, last, most, taken):
     """Rounds of four look-ups of up to `most` symbols that surely neither overrun the output nor
     the source, of which each takes up to `taken` bytes."""
-    return min((room - 2) // (most * _STEPS), (last - nb.intp(bit >> _THREE)) // taken)
+    ahead = last - _AHEAD - nb.intp(bit >> _THREE)
+    return min((room - 2) // (most * _STEPS), ahead // taken)
 
 
 @njit
@@ -419,17 +460,16 @@ def _finish(source, bit, last, table, width, lengths, out, position, end):
     while position < end:
         if nb.intp(bit >> _THREE) > last:
             return _OVERRUN
-        place = nb.intp(_refill(source, bit) & mask)
+        place = nb.intp(_window(source, bit) & mask)
         if width & NARROW:
             entry = load_half(table, place)
             count = nb.intp(entry >> NARROW_COUNT)
-            symbols = entry
-            used = (entry >> NARROW_USED) & _BITS
+            symbols = entry >> NARROW_SYMBOLS
         else:
             entry = table[place]
             count = nb.intp(entry >> _COUNT)
             symbols = entry >> _SYMBOLS
-            used = entry & _BITS
+        used = entry & _BITS
         if position + count > end:
             count = end - position
             used = np.uint64(0)
@@ -477,37 +517,26 @@ def decode_streams(source, at, table, bits, lengths, out, begin, n):
         )
         if rounds <= 0:
             break
+        b0, h0, a0 = _open(source, n0)
+        b1, h1, a1 = _open(source, n1)
+        b2, h2, a2 = _open(source, n2)
+        b3, h3, a3 = _open(source, n3)
         if narrow:
             for _ in range(rounds):
-                b0 = _refill(source, n0)
-                b1 = _refill(source, n1)
-                b2 = _refill(source, n2)
-                b3 = _refill(source, n3)
-                for _ in range(_STEPS):
-                    b0, p0 = _step_narrow(b0, p0, table, mask, out)
-                    b1, p1 = _step_narrow(b1, p1, table, mask, out)
-                    b2, p2 = _step_narrow(b2, p2, table, mask, out)
-                    b3, p3 = _step_narrow(b3, p3, table, mask, out)
-                n0 += leading_zeros(b0)
-                n1 += leading_zeros(b1)
-                n2 += leading_zeros(b2)
-                n3 += leading_zeros(b3)
-            continue
-        for _ in range(rounds):
-            b0 = _refill(source, n0)
-            b1 = _refill(source, n1)
-            b2 = _refill(source, n2)
-            b3 = _refill(source, n3)
-            for _ in range(_STEPS):
-                b0, p0 = _step(b0, p0, table, mask, out)
-                b1, p1 = _step(b1, p1, table, mask, out)
-                b2, p2 = _step(b2, p2, table, mask, out)
-                b3, p3 = _step(b3, p3, table, mask, out)
-            # The sentinel bit has moved right by as many bits as were used.
-            n0 += leading_zeros(b0)
-            n1 += leading_zeros(b1)
-            n2 += leading_zeros(b2)
-            n3 += leading_zeros(b3)
+                b0, h0, a0, p0 = _four_narrow(b0, h0, source, a0, p0, table, out)
+                b1, h1, a1, p1 = _four_narrow(b1, h1, source, a1, p1, table, out)
+                b2, h2, a2, p2 = _four_narrow(b2, h2, source, a2, p2, table, out)
+                b3, h3, a3, p3 = _four_narrow(b3, h3, source, a3, p3, table, out)
+        else:
+            for _ in range(rounds):
+                b0, h0, a0, p0 = _four(b0, h0, source, a0, p0, table, mask, out)
+                b1, h1, a1, p1 = _four(b1, h1, source, a1, p1, table, mask, out)
+                b2, h2, a2, p2 = _four(b2, h2, source, a2, p2, table, mask, out)
+                b3, h3, a3, p3 = _four(b3, h3, source, a3, p3, table, mask, out)
+        n0 = _closed(h0, a0)
+        n1 = _closed(h1, a1)
+        n2 = _closed(h2, a2)
+        n3 = _closed(h3, a3)
     at[0] = _finish(source, n0, last, table, bits, lengths, out, p0, e0)
     at[1] = _finish(source, n1, last, table, bits, lengths, out, p1, e1)
     at[2] = _finish(source, n2, last, table, bits, lengths, out, p2, e2)
