@@ -1,5 +1,6 @@
 """The codec's decoding side: planes by the entropy stage, elements by the layout."""
 
+import functools
 from typing import Any, Protocol
 
 from densor.codec import registry
@@ -31,7 +32,11 @@ class PlanesDecoder(ChunkDecoder):
 
     def __init__(self, model: Parameters[Any]) -> None:
         self.model = model
-        self._stage: StageDecoder = _STAGES[model.codec](model)
+
+    @functools.cached_property
+    def _stage(self) -> StageDecoder:
+        """Where spans are decoded it is never needed."""
+        return _STAGES[self.model.codec](self.model)
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""

@@ -21,8 +21,8 @@ from densor.errors import FormatError, UnsupportedError
 
 MAX_CLASSES = 16
 _HEAD = struct.Struct("<BBBBI")
+_REST_OF_HEAD = struct.Struct("<BBBI")
 _DELTA = 1
-_HEX_DIGITS = bytes(b"0123456789abcdef"[i & 15] for i in range(256))
 C = TypeVar("C", bound=Sized)  # the classes of a plane
 
 
@@ -84,11 +84,11 @@ def _pack_classes(classes: Classes) -> bytes:
 def _pack_lengths(lengths: npt.NDArray[np.uint8]) -> bytes:
     row = lengths.tobytes()
     first = len(row) - len(row.lstrip(b"\0"))
-    used = row.strip(b"\0").translate(_HEX_DIGITS)
-    digits = bytearray(b"0") * (len(used) + 1 & ~1)
-    digits[1::2] = used[::2]  # the low half of a byte comes first
-    digits[: len(used) & ~1 : 2] = used[1::2]
-    return bytes([first, first + len(used) - 1]) + bytes.fromhex(digits.decode())
+    used = row.strip(b"\0")
+    head = bytes([first, first + len(used) - 1])
+    even = int.from_bytes(used[::2], "little")  # the low half of a byte comes first
+    odd = int.from_bytes(used[1::2], "little")
+    return head + (even | odd << 4).to_bytes(len(used) + 1 >> 1, "little")
 
 
 class Fields:
@@ -106,7 +106,10 @@ class Fields:
         return piece
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        if self._at == len(self._payload):
+            raise FormatError("model is too short")
+        self._at += 1
+        return self._payload[self._at - 1]
 
     def left(self) -> bytes:
         """What was not taken yet; it stays."""
@@ -127,7 +130,7 @@ def parse(payload: bytes) -> Parameters[Any]:
     if codec not in _CLASSES:
         raise UnsupportedError(f"unknown codec {codec}; a newer densor may read this")
     parse_classes = _CLASSES[codec].parse
-    number, flags, planes, run = struct.unpack("<BBBI", fields.take(_HEAD.size - 1))
+    number, flags, planes, run = _REST_OF_HEAD.unpack(fields.take(_REST_OF_HEAD.size))
     layout = layout_numbered(number)
     if flags & ~_DELTA or (flags & _DELTA and not layout.delta):
         raise FormatError("model has flags that its layout does not allow")

@@ -21,6 +21,7 @@ from densor.codec.spans.class_kernels import (
     rows_between,
 )
 from densor.codec.spans.jit import once, part
+from densor.codec.spans.merge import copy_row
 from densor.codec.spans.put import fill_table, put_codes
 from densor.codec.spans.split import scales, split_first, split_planes, split_rest
 from densor.codec.spans.table import MOST_CODES as CLASSES
@@ -227,7 +228,7 @@ def _group(
     for r in range(classes.size):
         row = min(run, count - r * run)
         c = classes[r]
-        copy_bytes(grouped, firsts[c], plane, r * run, row)
+        copy_row(grouped, firsts[c], plane, r * run, row, addresses)
         firsts[c] += row
     return grouped[:count]
 

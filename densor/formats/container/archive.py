@@ -19,7 +19,7 @@ from densor.formats.container.entry import FILE, TENSOR, BaseRef
 from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part, Piece
 from densor.formats.container.entry_runs import Run, members_of, runs
 from densor.formats.container.frames import Frame, FrameReader
-from densor.formats.container.hashing import DEFAULT, KINDS, digest_of, new_hash
+from densor.formats.container.hashing import DEFAULT, KINDS, Hash, digest_of, new_hash
 from densor.formats.container.index import before_each, find_index, read_index, unpack_index
 from densor.formats.container.listed_entries import Entries, IndexedEntry, TensorsByName
 from densor.formats.container.short_form import in_ordinary_form
@@ -37,6 +37,7 @@ from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, ReadOptions
 from densor.runtime.buffers import POOL
 from densor.runtime.gc_pause import collection_paused
+from densor.runtime.in_turn import InTurn
 from densor.runtime.workers import Task, Workers, settle
 
 _Tensors = Mapping[str, tuple[IndexedEntry, TensorInfo]]
@@ -279,9 +280,10 @@ class Archive(EntryDecoder[IndexedEntry]):
             out[:] = recent.data[begin - recent.begin : end - recent.begin]
             return out
         self._announce(entry, begin, end)
-        self._read_into(entry, begin, out)
-        if out.size == entry.size:
-            self._check_hash(entry, out)
+        hasher = new_hash(entry.meta.hash) if out.size == entry.size else None
+        self._read_into(entry, begin, out, hasher)
+        if hasher is not None:
+            self._check_digest(entry, hasher.digest())
         return out
 
     def read_each(self, entries: Sequence[IndexedEntry]) -> Iterator[Bytes]:
@@ -410,10 +412,13 @@ class Archive(EntryDecoder[IndexedEntry]):
             raise FormatError("payload of a chunk is too short")
         return self._source.read_at(begins + begin, count)
 
+    @classmethod
+    def _check_hash(cls, entry: IndexedEntry, data: Bytes | memoryview) -> None:
+        cls._check_digest(entry, digest_of(entry.meta.hash, data))
+
     @staticmethod
-    def _check_hash(entry: IndexedEntry, data: Bytes | memoryview) -> None:
-        name = entry.meta.hash
-        if entry.hash_kind != KINDS[name or DEFAULT] or digest_of(name, data) != entry.digest:
+    def _check_digest(entry: IndexedEntry, digest: bytes) -> None:
+        if entry.hash_kind != KINDS[entry.meta.hash or DEFAULT] or digest != entry.digest:
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
@@ -485,10 +490,26 @@ class Archive(EntryDecoder[IndexedEntry]):
         found = self.entries[number]
         return found, found.size
 
-    def _read_into(self, entry: IndexedEntry, begin: int, out: Bytes) -> None:
+    def _read_into(
+        self, entry: IndexedEntry, begin: int, out: Bytes, hasher: Hash | None = None
+    ) -> None:
+        """`hasher`: gets all bytes in order, each while it is still in a cache."""
         budget = Budget(out.size, "bases of bases take too much to read; decompress as a whole")
         jobs: list[Task[Any]] = []
         span, at = Span(), 0
+        turns = InTurn()
+
+        def start(size: int, decode: Callable[..., object], *arguments: Any) -> None:
+            """Starts what decodes `size` bytes up to `at` into the memory that it is given."""
+            first, target = at - size, out[at - size : at]
+
+            def work() -> None:
+                decode(*arguments, target)
+                if hasher is not None:
+                    turns.add(first, first + size, hasher.update, target)
+
+            jobs.append(self._workers.submit(work))
+
         try:
             for part in self.parts(entry, begin, begin + out.size):
                 decoder = self.decoder(part.chunk)  # made once, before all threads need it
@@ -497,18 +518,20 @@ class Archive(EntryDecoder[IndexedEntry]):
                 header = part.chunk.header
                 room = coder and span.follows(payload) and span.has_room(header, coder)
                 if span and not room:
-                    jobs.append(self._start_span(span, out[at - span.size : at]))
+                    start(span.size, read_and_decode, span, self._source, self._parameters)
                     span = Span()
+                at += part.size
                 if coder is not None:
                     span.add(header, payload, decoder, coder)
                 else:
-                    target = out[at : at + part.size]
-                    jobs.append(self._workers.submit(self._part_alone, part, target, budget))
-                at += part.size
+                    start(part.size, self._part_alone, part, budget)
             if span:
-                jobs.append(self._start_span(span, out[at - span.size : at]))
+                start(span.size, read_and_decode, span, self._source, self._parameters)
             for job in jobs:
                 job.result()
+            turns.wait(at)
+            if hasher is not None:
+                hasher.update(out[at:])  # nothing, unless chunks are missing
         finally:
             settle(jobs)  # nobody writes to `out` any more, also after an error
 
@@ -521,9 +544,6 @@ class Archive(EntryDecoder[IndexedEntry]):
         self._spans_used |= coder is not None
         return coder
 
-    def _start_span(self, span: Span, out: Bytes) -> Task[Bytes]:
-        return self._workers.submit(read_and_decode, span, self._source, out, self._parameters)
-
     def alone(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
         """Original bytes `begin` to `end` of an entry, decoded in the thread that asks."""
         out = np.empty(end - begin, np.uint8)
@@ -533,7 +553,7 @@ class Archive(EntryDecoder[IndexedEntry]):
         self.fill(entry, begin, out, Budget(out.size, message))
         return out
 
-    def _part_alone(self, part: Part[IndexedEntry], out: Bytes, budget: Budget) -> None:
+    def _part_alone(self, part: Part[IndexedEntry], budget: Budget, out: Bytes) -> None:
         """Decodes a part of a chunk, which is kept if a small part was wanted."""
         chunk = part.chunk
         size = chunk.header.original

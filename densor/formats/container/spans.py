@@ -199,7 +199,7 @@ def decode_rows(
         decode_chunk(model, decoders[model], stored_bytes, out[place : place + size])
 
 
-def read_and_decode(span: Span, source: RandomSource, out: Bytes, known: ParameterSets) -> Bytes:
+def read_and_decode(span: Span, source: RandomSource, known: ParameterSets, out: Bytes) -> Bytes:
     """Decodes chunks that were given by their places in an archive."""
     span.read(source)
     return span.decode(out, known)
@@ -209,9 +209,9 @@ def coder_in_spans(number: int, decoder: Decoder | None) -> Coder | None:
     """Which span decoder chunks of this model are for, if any."""
     if number == registry.MODEL_RAW:
         return Coder.ANY
-    if isinstance(decoder, ScaleContextDecoder):
-        return Coder.RANS
-    if isinstance(decoder, PlanesDecoder):
+    if isinstance(decoder, PlanesDecoder):  # as most; others take 3 us to tell, by their protocol
         huffman = decoder.model.codec == registry.CODEC_PLANES_HUFFMAN
         return Coder.HUFFMAN if huffman else Coder.RANS
+    if isinstance(decoder, ScaleContextDecoder):
+        return Coder.RANS
     return None
