@@ -36,7 +36,8 @@ class PlanesDecoder(ChunkDecoder):
     @functools.cached_property
     def _stage(self) -> StageDecoder:
         """Where spans are decoded it is never needed."""
-        return _STAGES[self.model.codec](self.model)
+        stage: StageDecoder = _STAGES[self.model.codec](self.model)
+        return stage
 
     def decode(self, payload: Bytes, out: Bytes) -> None:
         """Decodes a chunk's `payload` into all of `out`; FormatError if it does not fit."""
