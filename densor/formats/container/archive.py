@@ -529,8 +529,8 @@ class Archive(EntryDecoder[IndexedEntry]):
                 start(span.size, read_and_decode, span, self._source, self._parameters)
             for job in jobs:
                 job.result()
-            turns.wait(at)
             if hasher is not None:
+                turns.wait(at)
                 hasher.update(out[at:])  # nothing, unless chunks are missing
         finally:
             settle(jobs)  # nobody writes to `out` any more, also after an error
