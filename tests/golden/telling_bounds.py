@@ -3,19 +3,23 @@
 What is refused is as long as what it would decode to, so that nothing else is wrong with it.
 """
 
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
+from unittest import mock
 
+import xxhash
 import zstandard
+from chosen_bits import Choose, Chosen
 from codec_cases import CodecCase
 from reference import codecs
-from reference.arithmetic import Arithmetic
+from reference import table as reference_table
 from reference.reading import Refused
-from telling_chunks import made
 from telling_columns import (
     FILL,
+    MASK,
     Table,
     as_long,
     cells,
@@ -54,10 +58,11 @@ def _models() -> Made:
             length = case.size
         yield replace(case, size=length + 3 * (size - 2**15))
     for count in (4096, 4097):
-        case = Table(9, {c: one for c in range(count)}).case(f"columns-{count}")
+        case = Table(24, {c: one for c in range(count)}).case(f"columns-{count}")
+        case = as_long(replace(case, size=1 << 23))
         if count == 4096:
             length = case.size
-        yield replace(case, size=length + 9 * len(one) * (count - 4096))
+        yield replace(case, size=length + 24 * len(one) * (count - 4096))
     odd = filled(3, one, head=(5, 44, 0), more=number(40) + number(len(FILL))).case("form-5")
     yield odd
     yield replace(odd, name="telling-columns-form-7", model=odd.model[:1] + b"\7" + odd.model[2:])
@@ -94,33 +99,63 @@ def _numbers() -> Made:
 def _long_columns(rng: Random) -> Made:
     """So many rows that chances, weights and counts get where they stay."""
     symbols = b"\1" + cells([b"a", b"b"]) + b"\0" + packed(b"\1\1")
-    for kind, rows, limit, guessing, count in (
-        *((0, 1500, 1023, 0, 6), (1, 1500, 1023, 0, 6), (2, 1400, 1000, 0, 4)),
-        *((3, 1300, 700, 0, 3), (4, 1500, 1023, 1, 5), (5, 800, 1023, 0, 16), (6, 1500, 9, 0, 2)),
-    ):
-        every = [((), i % 4) for i in range(count)]
-        head = symbols + number(limit) + bytes([guessing]) + contexts([], every)
-        some = (1, 4, 40) if kind < 5 else (2, 3)
-        turns = (rng.choice((b"\0", b"\xff")) * rng.choice(some) for _ in range(3000))
-        code = (bytes(2000), b"\xff" * 2000)[kind] if kind < 2 else b"".join(turns)[:2000]
-        yield from _as_taken(f"long-{kind}", rows, head, code)
+    number_ = 0
+    for rare in (0.0, 0.01, 0.1, 0.5, 1.0):
+        for rows, limit, guessing, count in (
+            (1500, 1023, 0, 6),
+            (900, 1023, 1, 16),
+            (1300, 9, 0, 2),
+        ):
+            number_ += 1
+            every = [((), i % 4) for i in range(count)]
+            head = symbols + number(limit) + bytes([guessing]) + contexts([], every)
+            yield from _chosen(f"long-{number_}", filled(rows, head), _mostly(rare, rng))
     # Values that are all different, so that places are shared
-    for kind, rows in ((0, 1500), (1, 1000), (2, 127), (3, 128), (4, 255), (5, 256)):
-        steps = b"\2" + values([1]) + b"\0"
-        count = 2 + kind % 2
-        letters = [b"%c" % (97 + i) for i in range(count)]
-        head = b"\1" + cells(letters) + b"\0" + packed(lengths_of(count, rng))
+    for kind, rows in enumerate((1500, 1000, 127, 128, 255, 256)):
+        letters = [b"%c" % (97 + i) for i in range(2 + kind % 2)]
+        head = b"\1" + cells(letters) + b"\0" + packed(lengths_of(len(letters), rng))
         head += number(1023) + b"\0" + contexts([(0, 1), (1, 1, 1)], [((1,), 0), ((1,), 1)])
-        yield from _as_taken(f"shared-{kind}", rows, head, rng.randbytes(2000), steps)
+        table = Table(rows, {1: b"\2" + values([1]) + b"\0", 0: head})
+        yield from _chosen(f"shared-{kind}", table, _mostly(0.3, rng))
+    # Latents whose symbols are nearly always the same
+    two = cells([b"a", b"b"])
+    for first in (0, 1):
+        turns = iter([first] * 3000 + [1 - first] * 3 + [first] * 3000 + [1 - first, first] * 3000)
+        record = number(1) + number(1) + two + number(2)
+        table = Table(3200, {0: record, 1: b"\0" + FILL}, flags=2)
+        yield from _chosen(f"latents-{first}", table, lambda p, turns=turns: next(turns))
 
 
-def _as_taken(name: str, rows: int, head: bytes, code: bytes, beside: bytes | None = None) -> Made:
-    """A column of mixed symbols, whose code is cut behind what is taken."""
-    columns = {0: head + code} if beside is None else {1: beside, 0: head + code}
-    table = filled(rows, head + code) if beside is None else Table(rows, columns)
-    with made(Arithmetic) as coders, suppress(Refused):
-        codecs.parse_model(table.model()).decode(table.payload(), 1 << 20)
-    if coders and coders[-1].at <= len(code):
-        table.columns[0] = head + code[: coders[-1].at]
-        case = table.case(name)
-        yield as_long(replace(case, size=1 << 20))
+def _mostly(rare: float, rng: Random) -> Choose:
+    """The likelier bit but for a share; all as the model says for a share of 1."""
+
+    def choose(p: int) -> int:
+        if rare == 1:
+            return int(rng.random() * 65536 < p)
+        return int((p >= 32768) != (rng.random() < rare))
+
+    return choose
+
+
+def _chosen(name: str, table: Table, choose: Choose) -> Made:
+    """A table whose column 0 is followed by the code of bits that are chosen."""
+    coder = Chosen(choose)
+    with mock.patch.object(reference_table, "Arithmetic", lambda data: coder), suppress(Refused):
+        codecs.parse_model(table.model()).decode(_payload(table), 1 << 20)
+    table.columns[0] += coder.finish()
+    case = CodecCase(f"telling-columns-{name}", table.model(), _payload(table), 1 << 20)
+    yield as_long(case)
+
+
+def _payload(table: Table) -> bytes:
+    """As `Table` gives it; of flag 2, with column 0 as the record of the latents of all others."""
+    if not table.flags & 2:
+        return table.payload()
+    listed = replace(table, columns={n: one for n, one in table.columns.items() if n})
+    latents = table.columns[0]
+    check = xxhash.xxh3_64_intdigest(latents) & MASK
+    head = bytes([2]) + number(table.rows) + table.pieces
+    head += number(len(latents)) + struct.pack("<I", check) + number(len(listed.columns))
+    rest = listed.payload()[len(bytes([2]) + number(table.rows) + table.pieces) :]
+    cut = len(rest) - sum(map(len, listed.columns.values()))
+    return head + rest[:cut] + latents + rest[cut:]
