@@ -202,3 +202,20 @@ def test_planes_that_repeat_are_tried_where_little_is_left() -> None:
     sizes = [packed(days, level) for level in (1, 2, 3, 4)]
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[2] < 0.8 * sizes[1] < 0.8 * sizes[0]
+
+
+def test_what_zstandard_codes_better_is_not_looked_at_closely() -> None:
+    """Entries of a table of relocations, groups of which come again at other addresses."""
+    rng = np.random.default_rng(7)
+    groups = 0x1F000 + 16 * rng.integers(0, 9000, (60, 8))
+    table = np.zeros((20_000, 3), "<u8")
+    table[:, 0] = 0x2D8A00 + 8 * np.arange(20_000)
+    table[:, 1], table[:, 2] = 8, groups[rng.integers(0, 60, 2_500)].reshape(-1)
+    rest = np.frombuffer(TEXT * 20, np.uint8)[: 1 << 20]
+    data = np.concatenate([table.view(np.uint8).reshape(-1), rest])
+    assert [stretch.type for stretch in find_stretches(data)] == [9]
+    assert find_stretches(data, quick=True) == []
+    level = level_settings(3)
+    assert divide(Batch(data, BYTES, Workers(1)), level) == nothing(
+        Batch(data, BYTES, Workers(1)), level
+    )

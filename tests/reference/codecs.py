@@ -65,12 +65,14 @@ def parse_model(payload: bytes) -> Model:
 def _parse_elements(payload: bytes) -> Model:
     """MODEL of the elements of a chunk in another notation."""
     alone = {sparse.CODEC, tokens.CODEC, token_ranks.CODEC}
-    return _OUTERMOST[payload[0]](payload) if payload[0] in alone else _parse_part(payload)
+    if payload and payload[0] in alone:
+        return _OUTERMOST[payload[0]](payload)
+    return _parse_part(payload)
 
 
 def _parse_part(payload: bytes) -> Model:
     """MODEL of a part, which may not have parts itself."""
-    codec = payload[0]
+    codec = payload[0] if payload else fail("an empty MODEL")
     if codec in _OUTERMOST:
         fail("models are nested too deep")
     if codec not in _PARSERS:

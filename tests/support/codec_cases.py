@@ -8,6 +8,7 @@ import base64
 import importlib
 import io
 import json
+import zlib
 from dataclasses import dataclass
 
 import xxhash
@@ -15,6 +16,7 @@ from helpers import CHUNK, END, ENTRY, ENTRY_END, MODEL, Frame, header, put_toge
 from paths import GOLDEN
 
 PATH = GOLDEN / "codecs.json"
+_ZLIB, _LONG = "zlib:", 1 << 12
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,17 @@ class CodecCase:
 
 
 def _text(data: bytes) -> str:
+    """In base64; what is long and holds little by zlib before that, behind "zlib:"."""
+    packed = zlib.compress(data, 9) if len(data) > _LONG else data
+    if 4 * len(packed) < len(data):
+        return _ZLIB + base64.b64encode(packed).decode()
     return base64.b64encode(data).decode()
+
+
+def _bytes(text: str) -> bytes:
+    if text.startswith(_ZLIB):
+        return zlib.decompress(base64.b64decode(text.removeprefix(_ZLIB)))
+    return base64.b64decode(text)
 
 
 def read_cases() -> list[CodecCase]:
@@ -88,7 +100,7 @@ def read_cases() -> list[CodecCase]:
     for item in json.loads(PATH.read_text()):
         for key in ("model", "payload", "base", "circuit"):
             if key in item:
-                item[key] = base64.b64decode(item[key])
+                item[key] = _bytes(item[key])
         found.append(CodecCase(**item))
     return found
 

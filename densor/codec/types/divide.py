@@ -18,7 +18,7 @@ from densor.codec.history import History
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level, level_settings
 from densor.codec.sampling import sample
-from densor.codec.types.find import Region, Stretch, find_stretches, region_of
+from densor.codec.types.find import Region, Stretch, cost_together, find_stretches, region_of
 from densor.codec.zstd import zstd_compress, zstd_smallest
 from densor.entropy.deferred import deferred
 
@@ -37,6 +37,8 @@ _PARAMETERS = 384  # bytes of a region's frames and parameters, and those of the
 _MAX_SIZE = 0.98  # share of what the bytes take otherwise
 _MAX_NEAR, _MAX_NEAR_BYTES = 1.75, 1 << 16  # likewise of short stretches, all of which is tried
 _LITTLE, _MAX_LITTLE_BYTES = 8, 1 << 20  # size over what bytes take, of which all is tried
+_MIN_TRIED = 1 / 64  # of the rest of a batch, what bytes take of which all is tried
+_MAX_TOGETHER = 1.1  # of the most that elements may take, what they do under one code
 _MAX_CLEAR = 0.9  # share below which there is no trial of all
 _DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, where context mixing
 # cannot do much more either
@@ -80,7 +82,8 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
     What is of one type, but begins again and again at another place, may be something that repeats.
     """
     found = []
-    for _, group in groupby(find_stretches(batch.data), key=lambda stretch: stretch.type):
+    stretches = find_stretches(batch.data, quick=level.bytes == "zstd")
+    for _, group in groupby(stretches, key=lambda stretch: stretch.type):
         alike = list(group)
         worth = (_worth(batch, stretch, level) for stretch in alike)
         pieces = [piece for piece in worth if piece is not None]
@@ -124,12 +127,18 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
         return None
     slow = level.bytes != "zstd"
     typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
+    most = _MAX_SIZE if slow else _max_near(data.size, by_zstd)
+    if not (slow or region.kind.integers):
+        together = share * cost_together(some, stretch.type)
+        if together > _MAX_TOGETHER * most * by_zstd:
+            return None
     if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
         again = level.try_zstd and (repeating or region.kind.integers)
         quick = _QUICK_AGAIN if again else _QUICK
         typed = share * _typed_bytes(batch, some, region.kind, quick) + _PARAMETERS
     if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
-        worth_it = not slow and typed < _max_near(data.size, by_zstd) * by_zstd
+        much = by_zstd > _MIN_TRIED * (batch.data.size - data.size)
+        worth_it = not slow and much and typed < most * by_zstd
         return _tried(batch, region, level) if worth_it else None
     matched = _matched(data[:_MAX_LOOKED_AT])
     if matched < _MIN_MATCHED * stretch.share and not region.kind.integers:

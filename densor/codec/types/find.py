@@ -8,6 +8,7 @@ meet is then found to the byte, from how likely each byte is on either side.
 """
 
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from densor.codec.batch import Bytes
 from densor.codec.kind import Kind, kind_of
 from densor.codec.sampling import PIECES
 from densor.codec.types.ways import CLEAR_STEP, COUNTS, PHASED, PHASES, WAYS
+from densor.codec.zstd import zstd_compress
 from densor.entropy.deferred import deferred
 
 change_point, cheapest_path, count_phases, find_phases, look_at_elements, one_way, window_costs = (
@@ -42,7 +44,10 @@ _MAX_UNLIKE = 1.15  # of the bits per byte of those
 _MAX_UNLIKE_IF_SHORT = 1.09  # where few are priced; of one type it is up to 1.07
 _MIN_REGION = 1 << 12
 _CHANGE = 1 << 13  # bits that a change of ways must save in windows: frames, parameters
+_HOPELESS = 1.08  # of what Zstandard leaves of windows, what they take under one code
+_MIN_HOPELESS, _MAX_HOPELESS = 2, 8  # windows that tell
 _NEAR = 4  # windows on each side of a change that tell what is there
+_UNITS_OF_BIT = 256  # in which bytes on either side of a change are compared
 _PIECE = 128  # elements at each place that is looked at
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
@@ -86,8 +91,11 @@ def logs(most: int) -> npt.NDArray[np.float32]:
     return (counts * np.log2(np.maximum(counts, 1))).astype(np.float32)
 
 
-def find_stretches(data: Bytes) -> list[Stretch]:
-    """Stretches of `data`, uint8[n], in order, that are likely to be elements of some type."""
+def find_stretches(data: Bytes, quick: bool = False) -> list[Stretch]:
+    """Stretches of `data`, uint8[n], in order, that are likely to be elements of some type.
+
+    `quick`: without those that seem to take less by Zstandard than as elements.
+    """
     if data.size < MIN_BYTES:
         return []
     starts = _starts(data.size)
@@ -103,6 +111,8 @@ def find_stretches(data: Bytes) -> list[Stretch]:
     cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
     found = []
     labels = path + np.uint8(WAYS) * _phases(data, starts, path)
+    if quick:
+        _drop_hopeless(data, starts, labels)
     for label, begin, end in _divided(data, starts, labels):
         way = label % WAYS
         inside = (starts >= begin) & (starts < end) & (labels == label)
@@ -117,6 +127,41 @@ def _costs(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32
     costs = np.empty((starts.size, WAYS), np.float32)
     window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int32), logs(WINDOW), costs)
     return costs
+
+
+def cost_together(data: Bytes, way: int) -> float:
+    """Bytes that `data` takes in a way under the same codes, from its whole windows.
+
+    A byte must follow these. Elements begin with `data`, or where the way says.
+    """
+    window = (data.size - 1) // WINDOW * WINDOW
+    if window == 0:
+        return 0.0
+    costs = np.empty((1, WAYS), np.float32)
+    counts, starts = np.empty(COUNTS, np.int32), np.zeros(1, np.int64)
+    window_costs(data, starts, window, counts, logs(window), costs)
+    return float(costs[0, way]) * data.size / (8 * window)
+
+
+def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) -> None:
+    """Makes bytes, in `labels`, of windows in a row of which Zstandard leaves less than one code.
+
+    Each window may take less under a code of its own, as tables of addresses in programs do. Where
+    such windows begin and end need not be found then.
+    """
+    borders = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), labels.size]
+    for begin, end in pairwise(borders):
+        way = int(labels[begin]) % WAYS
+        if way == 0 or end - begin < _MIN_HOPELESS:
+            continue
+        count = min(end - begin, _MAX_HOPELESS)
+        places = (begin + i * (end - 1 - begin) // (count - 1) for i in range(count))
+        pieces = [data[at : at + WINDOW] for at in starts[[*places]].tolist()]
+        some = np.concatenate([*pieces, pieces[-1][-1:]])
+        if cost_together(some, way) < _HOPELESS * len(zstd_compress(some, 1)):
+            continue
+        if way in _BF16 or not _look(some, _CODES_OF[way])[1]:
+            labels[begin:end] = 0
 
 
 @cache
@@ -200,7 +245,8 @@ def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tu
         bits = [_code(data, windows) for windows in near]
         begin, end = int(starts[at - 1]), int(starts[at]) + WINDOW
         begin = max(begin, borders[-1])
-        borders.append(change_point(data, begin, max(begin, end), bits[0] - bits[1]))
+        difference = np.rint(_UNITS_OF_BIT * (bits[0] - bits[1])).astype(np.int32)
+        borders.append(change_point(data, begin, max(begin, end), difference))
     borders.append(data.size)
     labels = path[first].tolist()
     return list(zip(labels, borders[:-1], borders[1:], strict=True))

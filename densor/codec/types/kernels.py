@@ -371,15 +371,16 @@ def count_phases(data, starts, window, counts):
                 counts[256 * k + data[i + k]] += 1
 
 
-@kernel(types.int64(R8, types.int64, types.int64, F32))
+@kernel(types.int64(R8, types.int64, types.int64, I32))
 def change_point(data, begin, end, difference):
     """Where between `begin` and `end` what comes before changes to what comes behind.
 
-    `difference`: float32[PHASES * 256], by place modulo 8 and byte, bits under the code of what
-    comes before less those under the code of what comes behind.
+    `difference`: int32[PHASES * 256], by place modulo 8 and byte, bits under the code of what
+    comes before less those under the code of what comes behind, in any unit. Sums are integers,
+    which add up in a quarter of the time.
     """
-    total = np.float32(0)
-    least = np.float32(0)
+    total = np.int64(0)
+    least = np.int64(0)
     found = begin
     for i in range(begin, end):
         total += difference[256 * (i & 7) + data[i]]
