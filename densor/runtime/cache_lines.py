@@ -1,4 +1,4 @@
-"""Arrays that begin with a cache line, so that a row of 64 bytes is one line and not part of two."""
+"""Arrays that begin with a cache line, so that a row of 64 bytes is one line."""
 
 import math
 from typing import Any

@@ -89,7 +89,7 @@ class State(NamedTuple):
     sums: npt.NDArray[np.int64]  # int64[2 c predictors QUALITIES]: of errors, and how many
     bias: npt.NDArray[np.int64]  # int64[2 c predictors BIASES]: likewise
     raw: npt.NDArray[np.int64]  # int64[6 PREDICTORS]: the next six, each of the sample at hand
-    hashes: npt.NDArray[np.int64]  # int64[3 CONTEXTS], and places of their lines: of four bits each, in turns
+    hashes: npt.NDArray[np.int64]  # int64[3 CONTEXTS], and places of their lines, two in turns
     counters: npt.NDArray[np.uint32]  # uint32[c contexts lines 16]
     inputs: npt.NDArray[np.int32]  # int32[24 or 32]: predictors, values, match, 1, shapes
     mixers: npt.NDArray[np.int32]  # int32[c rows of all sets, inputs]
@@ -258,6 +258,10 @@ def _correct(s, m, c, y, x, texture, most):
         raw[index(_CLASS + i)] = kind
         place = 2 * ((c * m.predictors + i) * BIASES + texture * 16 + min(int64(15), kind >> 1))
         raw[index(_PLACE + i)] = place
+        raw[index(_SHARE + i)] = size
+        prefetch(s.bias, place)
+    for i in range(m.predictors):
+        kind, place = raw[index(_CLASS + i)], raw[index(_PLACE + i)]
         mean = raw[index(i)]
         if s.bias[index(place + 1)] > 0:
             mean += quotient(s.bias[index(place)], s.bias[index(place + 1)])
@@ -266,7 +270,7 @@ def _correct(s, m, c, y, x, texture, most):
         if s.sums[index(at + 1)] > 0:
             expected = quotient(4 * s.sums[index(at)], s.sums[index(at + 1)])
         else:
-            expected = 64 + (size >> 2)
+            expected = 64 + (raw[index(_SHARE + i)] >> 2)
         raw[index(_SCALE + i)] = scale_of(expected)
         raw[index(_BELOW + i)] = 0
         raw[index(_ABOVE + i)] = ALL
@@ -386,6 +390,8 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
     base = c * (BASIC_ROWS if m.sets == BASIC_SETS else ALL_ROWS)
     row3 = base + BASIC_ROWS + outline
     _find_lines(s, m, c, node, int64(0))
+    if m.sets > BASIC_SETS:
+        prefetch(s.mixers, row3 * s.inputs.size)
     for done in range(depth):
         b = depth - 1 - done
         middle = low + (int64(1) << b)
