@@ -9,8 +9,11 @@ autoregression for predictive image coding", 1998; here weights move along coord
 """
 
 import numba
+from numba import types
+from numba.extending import intrinsic
 
-from densor.codec.image.recursive import FEATURES, adapt, descend, linear
+from densor.codec.byte_cm.vectors import Lanes, Row, over
+from densor.codec.image.recursive import FEATURES, follow, linear, step
 from densor.entropy.jit import index, inlined
 
 int64 = numba.int64
@@ -46,38 +49,40 @@ def _section_at(r, m, c, k):
 
 
 @inlined
-def _end_section(r, m, c, k, section, count):
-    """Adds what a row has shown to a section, and the section to what lies to the left."""
-    first, _ = _section_at(r, m, c, k)
-    own = first + section * CELLS
-    now, window = (c * m.linear + 1 + k) * CELLS, (c * WINDOWS + k) * CELLS
-    rows, columns = _forget(k)
-    for i in range(count * FEATURES):
-        old, left = r.sections[index(own + i)], r.left[index(window + i)]
-        shown = r.correlations[index(now + i)] - r.window[index(window + i)]
-        new = old - (old >> rows) + shown
-        r.sections[index(own + i)] = new
-        r.left[index(window + i)] = left - (left >> columns) + new
+def _end_section(r, m, c, section, count):
+    """Adds what a row has shown to a section, and the section to what lies to the left.
+
+    That is the same for all windows: each has begun with a matrix of its own.
+    """
+    now = (c * m.linear + 1) * CELLS
+    for k in range(WINDOWS):
+        first, _ = _section_at(r, m, c, k)
+        own = first + section * CELLS
+        left = (c * WINDOWS + k) * CELLS
+        rows, columns = _forget(k)
+        for i in range(count * FEATURES):
+            old, before = r.sections[index(own + i)], r.left[index(left + i)]
+            shown = r.correlations[index(now + i)] - r.window[index(c * CELLS + i)]
+            new = old - (old >> rows) + shown
+            r.sections[index(own + i)] = new
+            r.left[index(left + i)] = before - (before >> columns) + new
 
 
 @inlined
 def _begin_section(r, m, c, k, section, count):
-    """Makes the window of a section, and weights that suit it."""
+    """Makes the window of a section, and the gradient of its weights."""
     first, apart = _section_at(r, m, c, k)
     own, right = first + section * CELLS, first + apart + (section + 1) * CELLS
     which = c * m.linear + 1 + k
-    now, window = which * CELLS, (c * WINDOWS + k) * CELLS
+    now, left = which * CELLS, (c * WINDOWS + k) * CELLS
     _, columns = _forget(k)
     if section == 0:
         for i in range(CELLS):
-            r.left[index(window + i)] = 0
-    else:
-        _end_section(r, m, c, k, section - 1, count)
+            r.left[index(left + i)] = 0
     for i in range(count * FEATURES):
-        left, after = r.left[index(window + i)], r.sections[index(right + i)]
-        value = left - (left >> columns) + r.sections[index(own + i)] + after - (after >> columns)
-        r.window[index(window + i)] = value
-        r.correlations[index(now + i)] = value
+        before, after = r.left[index(left + i)], r.sections[index(right + i)]
+        value = before - (before >> columns) + r.sections[index(own + i)]
+        r.correlations[index(now + i)] = value + after - (after >> columns)
     weights = which * FEATURES
     for i in range(count):
         row = now + i * FEATURES
@@ -87,26 +92,84 @@ def _begin_section(r, m, c, k, section, count):
             total += int64(r.correlations[index(row + j)]) * a
         goal = int64(r.correlations[index(row + FEATURES - 1)])
         r.gradients[index(weights + i)] = 16 * goal - (total >> 12)
-    descend(r, FEATURES, which, count, _RIDGE, int64(FEATURES))
 
 
 @inlined
 def begin_sections(r, m, c, x, count):
     """Before the sample in column x of plane c: where a section begins, so do its windows."""
+    section = x >> SECTION
     if x & ((1 << SECTION) - 1) == 0:
+        if section > 0:
+            _end_section(r, m, c, section - 1, count)
         for k in range(WINDOWS):
-            _begin_section(r, m, c, k, x >> SECTION, count)
+            _begin_section(r, m, c, k, section, count)
+        now = (c * m.linear + 1) * CELLS
+        for i in range(count * FEATURES):
+            r.window[index(c * CELLS + i)] = r.correlations[index(now + i)]
+        _descend(r, c * m.linear + 1, count, int64(FEATURES))
+
+
+@inlined
+def _descend(r, which, count, steps):
+    """Moves the weights of all windows along as many coordinates.
+
+    They take turns, so that a processor works on all of them at once.
+    """
+    at = r.next[index(which)]
+    for _ in range(steps):
+        if at >= count:
+            at = int64(0)
+        for k in range(WINDOWS):
+            step(r, FEATURES, (which + k) * FEATURES, at, _RIDGE)
+        at += 1
+    r.next[index(which)] = at
+
+
+@intrinsic
+def _correlate(typingctx, correlations, first, apart, features, room, feature):
+    """Adds a feature times all of them to a row of correlations of each window.
+
+    The rows are `apart`. Nothing is forgotten within a section.
+    """
+
+    def codegen(context, builder, signature, args):
+        array, features = signature.args[0], signature.args[3]
+        into = []
+        first = args[1]
+        for _ in range(WINDOWS):
+            into.append(Row(context, builder, array, args[0], first, args[4]))
+            first = builder.add(first, args[2])
+        features = Row(context, builder, features, args[3], args[4].type(0), args[4])
+        feature = Lanes.all(builder, args[5])
+
+        def update(at):
+            shown = features.load(at) * feature
+            for row in into:
+                row.store(at, row.load(at) + shown)
+
+        over(builder, args[4], FEATURES, update)
+        return context.get_dummy_value()
+
+    return types.void(
+        correlations, types.intp, types.intp, features, types.intp, types.int32
+    ), codegen
 
 
 @inlined
 def learn_sections(r, m, c, x, count, goal):
     """After that sample. `goal`: what was to be predicted, in units of 2^-4, scaled as features."""
+    which = c * m.linear + 1
     for k in range(WINDOWS):
-        settings = int64(_EXACT), int64(_RIDGE), m.steps
-        which = c * m.linear + 1 + k
-        said = linear(r.weights, which * FEATURES, r.scaled, count)
-        adapt(r, FEATURES, which, r.scaled, count, goal - said, settings)
+        weights = (which + k) * FEATURES
+        error = goal - linear(r.weights, weights, r.scaled, count)
+        follow(r, weights, r.scaled, count, error, int64(_EXACT))
+    for i in range(count):
+        row = which * CELLS + i * FEATURES
+        room = int64(FEATURES)
+        _correlate(r.correlations, row, int64(CELLS), r.scaled, room, r.scaled[index(i)])
+    _descend(r, which, count, m.steps)
     if x + 1 == m.width:
+        _end_section(r, m, c, x >> SECTION, count)
         for k in range(WINDOWS):
             _end_row(r, m, c, k, x >> SECTION, count)
 
@@ -114,7 +177,6 @@ def learn_sections(r, m, c, x, count, goal):
 @inlined
 def _end_row(r, m, c, k, section, count):
     """Sums up what lies to the right of each section, from the last one on."""
-    _end_section(r, m, c, k, section, count)
     first, apart = _section_at(r, m, c, k)
     _, columns = _forget(k)
     for back in range(section + 1):

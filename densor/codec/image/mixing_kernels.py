@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from densor.codec.byte_cm.apm import apm_predict, apm_update
+from densor.codec.byte_cm.apm import CELLS, apm_predict, apm_update
 from densor.codec.byte_cm.mixer import dot, final_sum, train, train_final
 from densor.codec.image.local import GREY_FEATURES, begin_sections, learn_sections
 from densor.codec.image.pixels import (
@@ -84,12 +84,12 @@ class State(NamedTuple):
     next: npt.NDArray[np.int64]  # int64[c linear]
     sections: npt.NDArray[np.int32]  # int32[c WINDOWS 2 (sections + 1) CELLS]: own, to the right
     left: npt.NDArray[np.int32]  # int32[c WINDOWS CELLS]
-    window: npt.NDArray[np.int32]  # int32[c WINDOWS CELLS], as the section began
+    window: npt.NDArray[np.int32]  # int32[c CELLS]: of the first one, as the section began
     errors: npt.NDArray[np.int32]  # int32[c predictors 3 (w + SIDES)]: of three rows in turns
     sums: npt.NDArray[np.int64]  # int64[2 c predictors QUALITIES]: of errors, and how many
     bias: npt.NDArray[np.int64]  # int64[2 c predictors BIASES]: likewise
     raw: npt.NDArray[np.int64]  # int64[6 PREDICTORS]: the next six, each of the sample at hand
-    hashes: npt.NDArray[np.int64]  # int64[2 CONTEXTS], and places of their lines
+    hashes: npt.NDArray[np.int64]  # int64[3 CONTEXTS], and places of their lines, two in turns
     counters: npt.NDArray[np.uint32]  # uint32[c contexts lines 16]
     inputs: npt.NDArray[np.int32]  # int32[24 or 32]: predictors, values, match, 1, shapes
     mixers: npt.NDArray[np.int32]  # int32[c rows of all sets, inputs]
@@ -258,6 +258,10 @@ def _correct(s, m, c, y, x, texture, most):
         raw[index(_CLASS + i)] = kind
         place = 2 * ((c * m.predictors + i) * BIASES + texture * 16 + min(int64(15), kind >> 1))
         raw[index(_PLACE + i)] = place
+        raw[index(_SHARE + i)] = size
+        prefetch(s.bias, place)
+    for i in range(m.predictors):
+        kind, place = raw[index(_CLASS + i)], raw[index(_PLACE + i)]
         mean = raw[index(i)]
         if s.bias[index(place + 1)] > 0:
             mean += quotient(s.bias[index(place)], s.bias[index(place + 1)])
@@ -266,7 +270,7 @@ def _correct(s, m, c, y, x, texture, most):
         if s.sums[index(at + 1)] > 0:
             expected = quotient(4 * s.sums[index(at)], s.sums[index(at + 1)])
         else:
-            expected = 64 + (size >> 2)
+            expected = 64 + (raw[index(_SHARE + i)] >> 2)
         raw[index(_SCALE + i)] = scale_of(expected)
         raw[index(_BELOW + i)] = 0
         raw[index(_ABOVE + i)] = ALL
@@ -319,12 +323,19 @@ def _hash_contexts(s, m, c, at, stride, plane, y, x, texture):
 
 
 @inlined
-def _find_lines(s, m, c, node):
-    """Places of the lines of counters for the next four bits."""
+def _places(done):
+    """Which part of `hashes` has places for the bit after as many others."""
+    return CONTEXTS << (done >> 2 & 1)
+
+
+@inlined
+def _find_lines(s, m, c, node, done):
+    """Places of the lines of counters for the next four bits, after as many that are done."""
+    places = _places(done)
     for i in range(m.contexts):
         line = hashed(s.hashes[index(i)], node) & (m.lines - 1)
         place = ((c * m.contexts + i) * m.lines + line) << 4
-        s.hashes[index(CONTEXTS + i)] = place
+        s.hashes[index(places + i)] = place
         prefetch(s.counters, place)
 
 
@@ -358,9 +369,9 @@ def _narrowed(s, m, bit):
 
 
 @inlined
-def _counter_inputs(s, t, m, node):
+def _counter_inputs(s, t, m, places, slot):
     for i in range(m.contexts):
-        value = int64(s.counters[index(s.hashes[index(CONTEXTS + i)] + node)])
+        value = int64(s.counters[index(s.hashes[index(places + i)] + slot)])
         stretched = int64(t.stretch[index(value >> 20)])
         place = m.predictors + i + (2 if i >= VALUES else 0)
         s.inputs[index(place)] = (stretched * int64(t.trust[index(value & 255)])) >> 8
@@ -376,14 +387,22 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
     centre = (s.raw[index(_MEAN + _centre(m))] + 8) >> 4
     match = m.predictors + VALUES
     shift = max(int64(0), depth - 8)
+    base = c * (BASIC_ROWS if m.sets == BASIC_SETS else ALL_ROWS)
+    row3 = base + BASIC_ROWS + outline
+    _find_lines(s, m, c, node, int64(0))
+    if m.sets > BASIC_SETS:
+        prefetch(s.mixers, row3 * s.inputs.size)
     for done in range(depth):
         b = depth - 1 - done
-        if done & 3 == 0:
-            _find_lines(s, m, c, node)
-            slot = int64(1)
         middle = low + (int64(1) << b)
+        off = within((middle - centre) >> shift, int64(-128), int64(127)) + 128
+        apm0 = c * APM_ROWS[0] + kind * 256 + off
+        apm1 = c * APM_ROWS[1] + (b * 64 + texture) * 16 + min(int64(15), kind2 >> 1)
+        prefetch(s.apm0, apm0 * CELLS)
+        prefetch(s.apm1, apm1 * CELLS)
+        places = _places(done)
         _distribution_inputs(s, t, m, middle)
-        _counter_inputs(s, t, m, slot)
+        _counter_inputs(s, t, m, places, slot)
         guess = (expected >> b) & 1
         fits = length > 0 and expected >> (b + 1) == low >> (b + 1)
         where = ((c * LENGTHS + length) << 4) + b
@@ -393,11 +412,9 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
             said = said if guess else -said
         s.inputs[index(match)] = np.int32(said)
         s.inputs[index(match + 1)] = np.int32(256)
-        base = c * (BASIC_ROWS if m.sets == BASIC_SETS else ALL_ROWS)
         row0 = base + min(int64(255), node)
         row1 = base + ROWS[0] + b * 48 + kind
         row2 = base + ROWS[0] + ROWS[1] + b * 64 + texture
-        row3 = base + BASIC_ROWS + outline
         s.outputs[0] = np.int32(dot(s.inputs, s.mixers, row0))
         s.outputs[1] = np.int32(dot(s.inputs, s.mixers, row1))
         s.outputs[2] = np.int32(dot(s.inputs, s.mixers, row2))
@@ -408,9 +425,6 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
         for k in range(m.sets):
             total += int64(s.outputs[index(k)]) * int64(final[index(k)])
         mixed = final_sum(total)
-        off = within((middle - centre) >> shift, int64(-128), int64(127)) + 128
-        apm0 = c * APM_ROWS[0] + kind * 256 + off
-        apm1 = c * APM_ROWS[1] + (b * 64 + texture) * 16 + min(int64(15), kind2 >> 1)
         p = apm_predict(s.apm0, apm0, mixed) + apm_predict(s.apm1, apm1, mixed)
         p += (2 if m.linear == 2 else 6) * int64(t.squash[index(mixed + 2048)])
         p = (p + 2) >> 2 if m.linear == 2 else (p + 4) >> 3
@@ -420,6 +434,9 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
             encode_bit(s.coder, data, bit, p)
         else:
             bit = int64(decode_bit(s.coder, data, p))
+        node = node << 1 | bit
+        if done & 3 == 3 and b > 0:
+            _find_lines(s, m, c, node, done + 1)  # so that they are there when all has learned
         for k in range(m.sets):
             error = (bit << 16) - int64(t.squash[index(int64(s.outputs[index(k)]) + 2048)])
             row = row0 if k == 0 else (row1 if k == 1 else (row2 if k == 2 else row3))
@@ -428,14 +445,13 @@ def _code_sample(coding, s, t, m, data, c, at, texture, outline, expected, lengt
         apm_update(s.apm0, apm0, mixed, bit)
         apm_update(s.apm1, apm1, mixed, bit)
         for i in range(m.contexts):
-            learn_counter(s.counters, s.hashes[index(CONTEXTS + i)] + slot, bit, t.rate)
+            learn_counter(s.counters, s.hashes[index(places + i)] + slot, bit, t.rate)
         if fits:
             learn_counter(s.matches, where, int64(bit == guess), t.rate)
         _narrowed(s, m, bit)
         if bit:
             low = middle
-        node = node << 1 | bit
-        slot = slot << 1 | bit
+        slot = int64(1) if done & 3 == 3 else slot << 1 | bit
     return low
 
 

@@ -27,6 +27,7 @@ from densor.entropy.arithmetic.logistic import (
     stretch_table,
 )
 from densor.entropy.arithmetic.state import AT, STATE
+from densor.runtime.cache_lines import in_lines
 from densor.runtime.memory import MEMORY
 
 FRESH = 1 << 31  # a counter: probability 1/2, nothing counted
@@ -90,7 +91,7 @@ def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
     weights[:, 0] = 1 << 15
     inputs = -(-(predictors + mixing.CONTEXTS + 2) // LANES) * LANES
     match = predictors + VALUES  # after which the constant stands
-    mixers = np.zeros((c * sum(mixing.ROWS[: m.sets]), inputs), np.int32)
+    mixers = in_lines((c * sum(mixing.ROWS[: m.sets]), inputs), np.int32, 0)
     mixers[:, :predictors] = _FIRST_WEIGHTS[0] * 6 // predictors
     mixers[:, predictors : match + 1] = _FIRST_WEIGHTS[1]
     if m.contexts > VALUES:
@@ -109,19 +110,19 @@ def new_state(m: Image, planes: npt.NDArray[np.int32]) -> State:
         next=np.zeros(linear, np.int64),
         sections=np.zeros(windows * 2 * (sections_of(m.width) + 1) * CELLS, np.int32),
         left=np.zeros(windows * CELLS, np.int32),
-        window=np.zeros(windows * CELLS, np.int32),
+        window=np.zeros(windows // WINDOWS * CELLS, np.int32),
         errors=np.zeros(c * predictors * 3 * (m.width + SIDES), np.int32),
         sums=np.zeros(2 * c * predictors * pixels.QUALITIES, np.int64),
         bias=np.zeros(2 * c * predictors * mixing.BIASES, np.int64),
         raw=np.zeros((mixing.RAW_PARTS + 1) * mixing.PREDICTORS, np.int64),
-        hashes=np.zeros(2 * mixing.CONTEXTS, np.int64),
-        counters=np.full(c * m.contexts * m.lines * 16, FRESH, np.uint32),
+        hashes=np.zeros(3 * mixing.CONTEXTS, np.int64),
+        counters=in_lines((c * m.contexts * m.lines * 16,), np.uint32, FRESH),
         inputs=np.zeros(inputs, np.int32),
         mixers=mixers,
         outputs=np.zeros(m.sets, np.int32),
         final=np.full((16 * c, m.sets), 65536 // m.sets, np.int32),
-        apm0=np.tile(cells, c * mixing.APM_ROWS[0]),
-        apm1=np.tile(cells, c * mixing.APM_ROWS[1]),
+        apm0=in_lines((c * mixing.APM_ROWS[0], cells.size), np.uint16, cells).reshape(-1),
+        apm1=in_lines((c * mixing.APM_ROWS[1], cells.size), np.uint16, cells).reshape(-1),
         places=np.zeros(mixing.PLACES, np.uint32),
         match=np.zeros(2, np.int64),
         matches=matches.reshape(-1),

@@ -73,41 +73,47 @@ def adapt(r, room, which, features, count, error, settings):
     """
     forget, ridge, steps = settings
     first = which * room
-    gradient = r.gradients
-    half = int64(1) << (forget - 1)
     for i in range(count):
         _correlate(r.correlations, (first + i) * room, features, room, features[index(i)], forget)
+    follow(r, first, features, count, error, forget)
+    _descend(r, room, which, count, ridge, steps)
+
+
+@inlined
+def follow(r, first, features, count, error, forget):
+    """Brings a gradient, from `first` on, up to date with features and their error."""
+    gradient = r.gradients
+    half = int64(1) << (forget - 1)
     for i in range(count):
         value = gradient[index(first + i)]
         value += error * int64(features[index(i)]) - ((value + half) >> forget)
         gradient[index(first + i)] = min(max(value, int64(-_MOST_GRADIENT)), int64(_MOST_GRADIENT))
-    descend(r, room, which, count, ridge, steps)
 
 
 @inlined
-def descend(r, room, which, count, ridge, steps):
+def _descend(r, room, which, count, ridge, steps):
     """Moves weights of a predictor along as many coordinates, in turn, from where it stopped."""
     at = r.next[index(which)]
     for _ in range(steps):
         if at >= count:
             at = int64(0)
-        _step(r, room, which * room, at, ridge)
+        step(r, room, which * room, at, ridge)
         at += 1
     r.next[index(which)] = at
 
 
 @inlined
-def _step(r, room, first, at, ridge):
+def step(r, room, first, at, ridge):
     """Moves one weight to where it is best given all others."""
     row = (first + at) * room
     own = int64(r.correlations[index(row + at)]) + ridge
     # Where a gradient is too large for exact quotients, they are beyond the greatest step.
-    step = quotient(r.gradients[index(first + at)] << (_ONE - _FINER), own)
-    step = min(max(step, int64(-_MOST_STEP)), int64(_MOST_STEP))
+    best = quotient(r.gradients[index(first + at)] << (_ONE - _FINER), own)
+    best = min(max(best, int64(-_MOST_STEP)), int64(_MOST_STEP))
     before = int64(r.weights[index(first + at)])
-    after = min(max(before + step, int64(-_MOST_WEIGHT)), int64(_MOST_WEIGHT))
-    step = int64(np.int32(after - before))  # so that LLVM multiplies 32 bits
+    after = min(max(before + best, int64(-_MOST_WEIGHT)), int64(_MOST_WEIGHT))
+    moved = int64(np.int32(after - before))  # so that LLVM multiplies 32 bits
     r.weights[index(first + at)] = np.int32(after)
     for k in range(room):
-        change = (int64(r.correlations[index(row + k)]) * step) >> (_ONE - _FINER)
+        change = (int64(r.correlations[index(row + k)]) * moved) >> (_ONE - _FINER)
         r.gradients[index(first + k)] -= change

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import types
 
-from densor.codec.byte_cm.apm import apm_predict, apm_update
+from densor.codec.byte_cm.apm import CELLS, apm_predict, apm_update
 from densor.codec.byte_cm.mixer import dot, train
 from densor.codec.byte_cm.vectors import set_pairs
 from densor.codec.image.mixing_kernels import TABLES_TYPE
@@ -349,6 +349,9 @@ def _code_sample(coding, s, t, m, data, c, value, p, texture, kind, scales):
         if at <= low or at >= high:
             stage = int64(_DOWN if stage == _SIDE else _INSIDE)
             continue
+        cells = (c * QUALITIES + kind) * NODES + node
+        if node >= 0:
+            prefetch(s.apm, cells * CELLS)
         edge = 16 * at - 8
         part = within(cumulative(t.wide, inverse, edge - p) >> 3, below, above)
         part1 = cumulative(t.narrow, other_inverse, edge - s.predictions[0]) >> 3
@@ -366,7 +369,6 @@ def _code_sample(coding, s, t, m, data, c, value, p, texture, kind, scales):
         else:
             row0 = base + kind * NODES + node
             row1 = base + MIXER_ROWS[0] + texture * NODES + node
-            cells = (c * QUALITIES + kind) * NODES + node
             chance, said0, said1 = _mixed(s, t, c, first, second, node, row0, row1, cells)
             if coding:
                 encode_bit(s.coder, data, bit, chance)

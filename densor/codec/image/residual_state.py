@@ -22,6 +22,7 @@ from densor.codec.image.residual_kernels import (
     ResidualState,
 )
 from densor.entropy.arithmetic.state import STATE
+from densor.runtime.cache_lines import in_lines
 from densor.runtime.memory import MEMORY
 
 LEAST_LINES, MOST_LINES = 8, 12  # logarithms
@@ -62,11 +63,11 @@ def new_state(m: Residual, planes: npt.NDArray[np.int32]) -> ResidualState:
         bias=np.zeros(2 * c * BIASES, np.int32),
         seen=np.zeros(2 * c * BIASES, np.int32),
         hashes=np.zeros(CONTEXTS + 2, np.int64),
-        counters=np.full(c * CONTEXTS * m.lines * NODES, FRESH, np.uint32),
-        direct=np.full(2 * c * QUALITIES * OFFSETS * NODES, FRESH, np.uint32),
+        counters=in_lines((c * CONTEXTS * m.lines * NODES,), np.uint32, FRESH),
+        direct=in_lines((2 * c * QUALITIES * OFFSETS * NODES,), np.uint32, FRESH),
         inputs=np.zeros(INPUTS, np.int32),
         mixers=mixers,
-        apm=np.tile(cells, c * QUALITIES * NODES),
+        apm=in_lines((c * QUALITIES * NODES, cells.size), np.uint16, cells).reshape(-1),
     )
 
 
