@@ -19,7 +19,7 @@ from densor.files.opened import PathOrFile, is_archive, is_file_object, open_inp
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import ARRAY, FILE, TENSOR, EntryMeta, new_path
 from densor.formats.container.sinks import GrowingSink, MemorySink
-from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.stream_reader import Sink, StreamReader, proven_by_entry
 from densor.formats.container.tensor_blob import allocate, pack_entry
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, Pieces, as_bytes
@@ -163,23 +163,28 @@ def decompress(
     if not chosen.threads and stored <= _MAX_ONE_THREAD and chosen.language_model is None:
         chosen = read_options(chosen, threads=1)
     given = None if chosen.base is None else _given_base(chosen.base)
-    reader = StreamReader(MemorySource(blob), chosen, given)
-    sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
-    def sink_for(meta: EntryMeta) -> Sink:
-        if sinks:
-            raise FormatError("archive holds more than one object; use densor.open")
-        sinks.append((meta, *_sink(meta, out, stored)))
-        return sinks[0][1]
+    def read(proven: bool) -> tuple[EntryMeta, Sink, Bytes | None]:
+        reader = StreamReader(MemorySource(blob), chosen, given, proven)
+        sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
-    try:
-        for _ in reader.entries(sink_for):
-            pass
-    finally:
-        reader.close()
-    if not sinks:
-        raise FormatError("archive is empty")
-    meta, sink, memory = sinks[0]
+        def sink_for(meta: EntryMeta) -> Sink:
+            if sinks:
+                raise FormatError("archive holds more than one object; use densor.open")
+            sinks.append((meta, *_sink(meta, out, stored)))
+            return sinks[0][1]
+
+        try:
+            for _ in reader.entries(sink_for):
+                pass
+        finally:
+            reader.close()
+        if not sinks:
+            raise FormatError("archive is empty")
+        return sinks[0]
+
+    once = chosen.progress is not None or chosen.language_model is not None
+    meta, sink, memory = read(False) if once else proven_by_entry(read)
     if out is not None:
         return out
     if memory is None:

@@ -12,7 +12,7 @@ from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse_entry
 from densor.formats.container.frames import FrameReader
 from densor.formats.container.sinks import MemorySink
-from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.stream_reader import Sink, StreamReader, proven_by_entry
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemorySource
@@ -107,13 +107,17 @@ def decode(
         return MemorySink(target)
 
     options = ReadOptions(threads=threads, max_output_size=expected.size)
-    reader = StreamReader(MemorySource(blob), options, base)
-    try:
-        entries = list(reader.entries(sink_for))
-    finally:
-        reader.close()
-    if sum(entry.size for entry in entries) != target.size:
-        raise ChecksumError("archive does not hold all of its tensor")
+
+    def read(proven: bool) -> None:
+        reader = StreamReader(MemorySource(blob), options, base, proven)
+        try:
+            entries = list(reader.entries(sink_for))
+        finally:
+            reader.close()
+        if sum(entry.size for entry in entries) != target.size:
+            raise ChecksumError("archive does not hold all of its tensor")
+
+    proven_by_entry(read)
     return target
 
 
