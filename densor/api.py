@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -163,26 +164,7 @@ def decompress(
     if not chosen.threads and stored <= _MAX_ONE_THREAD and chosen.language_model is None:
         chosen = read_options(chosen, threads=1)
     given = None if chosen.base is None else _given_base(chosen.base)
-
-    def read(proven: bool) -> tuple[EntryMeta, Sink, Bytes | None]:
-        reader = StreamReader(MemorySource(blob), chosen, given, proven)
-        sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
-
-        def sink_for(meta: EntryMeta) -> Sink:
-            if sinks:
-                raise FormatError("archive holds more than one object; use densor.open")
-            sinks.append((meta, *_sink(meta, out, stored)))
-            return sinks[0][1]
-
-        try:
-            for _ in reader.entries(sink_for):
-                pass
-        finally:
-            reader.close()
-        if not sinks:
-            raise FormatError("archive is empty")
-        return sinks[0]
-
+    read = partial(_read_one, blob, chosen, given, out)
     once = chosen.progress is not None or chosen.language_model is not None
     meta, sink, memory = read(False) if once else proven_by_entry(read)
     if out is not None:
@@ -191,6 +173,29 @@ def decompress(
         assert isinstance(sink, GrowingSink)
         memory = np.frombuffer(sink.data, np.uint8)
     return arrays.restore(meta, memory) if meta.kind == ARRAY else new_bytes(memory)
+
+
+def _read_one(
+    blob: Any, options: ReadOptions, base: GivenBase | None, out: Any, proven: bool
+) -> tuple[EntryMeta, Sink, Bytes | None]:
+    """Decodes the only object of an archive; with what `_sink` gives for it."""
+    reader = StreamReader(MemorySource(blob), options, base, proven)
+    sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
+
+    def sink_for(meta: EntryMeta) -> Sink:
+        if sinks:
+            raise FormatError("archive holds more than one object; use densor.open")
+        sinks.append((meta, *_sink(meta, out, as_bytes(blob).size)))
+        return sinks[0][1]
+
+    try:
+        for _ in reader.entries(sink_for):
+            pass
+    finally:
+        reader.close()
+    if not sinks:
+        raise FormatError("archive is empty")
+    return sinks[0]
 
 
 def _sink(meta: EntryMeta, out: Any, stored: int) -> tuple[Sink, Bytes | None]:

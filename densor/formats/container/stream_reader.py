@@ -1,5 +1,6 @@
 """Reads archives front to back: from a file, a pipe or memory, in bounded memory."""
 
+import contextlib
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -451,10 +452,9 @@ def proven_by_entry(read: Callable[[bool], T]) -> T:
     the payloads takes a ninth of the time of decoding. If anything is wrong, they are looked at in
     a second reading, which tells what it is.
     """
-    try:
+    with contextlib.suppress(DensorError):
         return read(True)
-    except DensorError:
-        return read(False)
+    return read(False)
 
 
 def _fail(error: Exception) -> None:
