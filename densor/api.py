@@ -4,6 +4,7 @@ import io
 import os
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, Unpack
 
@@ -19,7 +20,7 @@ from densor.files.opened import PathOrFile, is_archive, is_file_object, open_inp
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import ARRAY, FILE, TENSOR, EntryMeta, new_path
 from densor.formats.container.sinks import GrowingSink, MemorySink
-from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.stream_reader import Sink, StreamReader, proven_by_entry
 from densor.formats.container.tensor_blob import allocate, pack_entry
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, Pieces, as_bytes
@@ -163,13 +164,28 @@ def decompress(
     if not chosen.threads and stored <= _MAX_ONE_THREAD and chosen.language_model is None:
         chosen = read_options(chosen, threads=1)
     given = None if chosen.base is None else _given_base(chosen.base)
-    reader = StreamReader(MemorySource(blob), chosen, given)
+    read = partial(_read_one, blob, chosen, given, out)
+    once = chosen.progress is not None or chosen.language_model is not None
+    meta, sink, memory = read(False) if once else proven_by_entry(read)
+    if out is not None:
+        return out
+    if memory is None:
+        assert isinstance(sink, GrowingSink)
+        memory = np.frombuffer(sink.data, np.uint8)
+    return arrays.restore(meta, memory) if meta.kind == ARRAY else new_bytes(memory)
+
+
+def _read_one(
+    blob: Any, options: ReadOptions, base: GivenBase | None, out: Any, proven: bool
+) -> tuple[EntryMeta, Sink, Bytes | None]:
+    """Decodes the only object of an archive; with what `_sink` gives for it."""
+    reader = StreamReader(MemorySource(blob), options, base, proven)
     sinks: list[tuple[EntryMeta, Sink, Bytes | None]] = []
 
     def sink_for(meta: EntryMeta) -> Sink:
         if sinks:
             raise FormatError("archive holds more than one object; use densor.open")
-        sinks.append((meta, *_sink(meta, out, stored)))
+        sinks.append((meta, *_sink(meta, out, as_bytes(blob).size)))
         return sinks[0][1]
 
     try:
@@ -179,13 +195,7 @@ def decompress(
         reader.close()
     if not sinks:
         raise FormatError("archive is empty")
-    meta, sink, memory = sinks[0]
-    if out is not None:
-        return out
-    if memory is None:
-        assert isinstance(sink, GrowingSink)
-        memory = np.frombuffer(sink.data, np.uint8)
-    return arrays.restore(meta, memory) if meta.kind == ARRAY else new_bytes(memory)
+    return sinks[0]
 
 
 def _sink(meta: EntryMeta, out: Any, stored: int) -> tuple[Sink, Bytes | None]:

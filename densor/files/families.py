@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from densor.dtypes import SIZES
 from densor.errors import ArgumentError
-from densor.files.model_folder import CONFIG, Packed, pack_model, weight_files
+from densor.files.model_folder import CONFIG, Packed, pack_model
+from densor.files.packed_model import weight_files
 from densor.formats.container.base import GivenBase
 from densor.formats.container.tensor_blob import Tensor, encode
 from densor.formats.io.outputs import errors_of

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,14 +12,17 @@ from typing import Any, NamedTuple, Unpack
 
 from densor.errors import ArgumentError, DensorError, FileError, FormatError, LimitError
 from densor.files.folder import extract, pack
-from densor.formats.container import wire
-from densor.formats.container.base import GivenBase
-from densor.formats.container.tensor_blob import Tensor
+from densor.files.packed_model import (
+    BASE_VARIABLE,
+    METHOD,
+    Bases,
+    check_packed,
+    weight_files,
+)
 from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of, sync_below
 from densor.formats.packed import header, writer
 from densor.formats.packed.base_folder import BaseFolder
 from densor.formats.packed.reader import PackedFile
-from densor.formats.tensors import is_name
 from densor.options import (
     DEFAULT_LEVEL,
     ReadKeywords,
@@ -30,17 +32,10 @@ from densor.options import (
     read_options,
     write_options,
 )
-from densor.runtime.locks import Lock
 
-METHOD = "densor"  # `quant_method` in config.json
 CONFIG = "config.json"
 CARD = "README.md"
 ORIGINALS = "originals.densor"  # the archive of files that are not what they were
-BASE_VARIABLE = "DENSOR_BASE"
-# What transformers and diffusers take a model's weights from; adapters and other files stay.
-_WEIGHTS = re.compile(
-    r"(diffusion_pytorch_)?model(\.[\w-]+)?(-\d+-of-\d+)?(\.[\w-]+)?\.safetensors"
-)
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -55,26 +50,7 @@ class Packed(NamedTuple):
     method: str | None = None
 
 
-def check_packed(file: PackedFile) -> PackedFile:
-    """`file`; FormatError where it holds blobs but has lost what they stand for."""
-    for name in () if file.packed else file:
-        info = file.info(name)
-        looks = info.dtype == "U8" and len(info.shape) == 1
-        if looks and wire.begins_archive(file.stored(name)):
-            raise FormatError(
-                f"{file.path}: tensor {name!r:.200}: blob of a file that is not packed"
-            )
-    return file
-
-
 _KEPT_BY_TOOLS = (".git", ".cache")
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The files of weights in a model's folder, by name."""
-    with errors_of(folder):
-        names = sorted(os.listdir(folder))
-    return [folder / name for name in names if _WEIGHTS.fullmatch(name)]
 
 
 def pack_model(
@@ -194,52 +170,6 @@ def unpack_model(
             copy_times_and_mode(file.path, path)
             original, stored = original + file.size, stored + file.stored_size
     return Sizes(original, stored)
-
-
-class Bases:
-    """Finds the base of a packed model when, and only if, a tensor needs it.
-
-    Looked for are, in this order, `base`, the folders in the environment variable DENSOR_BASE
-    (separated as in PATH), and a folder beside the packed one with the name that the base had. Safe
-    to use from several threads.
-    """
-
-    _finding = Lock()  # of all, so that models that have one can be copied
-
-    def __init__(
-        self, folder: Path, base: str | os.PathLike[str] | None = None, threads: int = 0
-    ) -> None:
-        self._folder = folder
-        self._given = None if base is None else Path(base)
-        self._threads = threads
-        self._found: BaseFolder | None = None
-
-    def need(self, tensor: Tensor) -> GivenBase:
-        """The base of a tensor, whose hash is still to be checked; ArgumentError if none."""
-        assert tensor.base is not None
-        with self._finding:
-            if self._found is None:
-                self._found = self._find(tensor)
-        return self._found.need(tensor)
-
-    def _find(self, tensor: Tensor) -> BaseFolder:
-        assert tensor.base is not None
-        name = (tensor.base.name or "").split("/")[0]
-        if self._given is not None:
-            return BaseFolder(self._given, self._threads)
-        listed = os.environ.get(BASE_VARIABLE, "").split(os.pathsep)
-        candidates = [Path(item) for item in listed if item]
-        if is_name(name) and name not in ("", ".", ".."):
-            candidates.append(self._folder.absolute().parent / name)
-        for candidate in candidates:
-            with contextlib.suppress(FileError):
-                folder = BaseFolder(candidate, self._threads)
-                if tensor.name in folder:
-                    return folder
-        raise ArgumentError(
-            f"is coded against the model {name!r}, which is not at hand: give its folder "
-            f"as base= (--base), or in the environment variable {BASE_VARIABLE}"
-        )
 
 
 @contextlib.contextmanager

@@ -15,8 +15,8 @@ from densor.files.model_folder import (
     new_folder,
     pack_model,
     unpack_model,
-    weight_files,
 )
+from densor.files.packed_model import weight_files
 from densor.formats.io.outputs import Sizes
 from densor.options import (
     ReadKeywords,

@@ -4,7 +4,7 @@
 functions that transformers has for this; nothing in it is changed. Importing it again does nothing.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     from densor.hf.loader import from_pretrained, register
@@ -14,8 +14,10 @@ except ImportError as error:
     raise UnsupportedError(
         f'densor.hf needs torch and transformers 5.22 or later: pip install "densor[hf]" ({error})'
     ) from error
-from densor.files.model_folder import pack_model, unpack_model
 from densor.former import former_name
+
+if TYPE_CHECKING:
+    from densor.files.model_folder import pack_model, unpack_model
 
 register()
 
@@ -30,4 +32,8 @@ _FORMER = {
 def __getattr__(name: str) -> Any:
     if name in _FORMER:
         return former_name("densor.hf", name, _FORMER[name])
+    if name in ("pack_model", "unpack_model"):  # which need all that packs
+        from densor.files import model_folder
+
+        return getattr(model_folder, name)
     raise AttributeError(f"module 'densor.hf' has no attribute {name!r}")

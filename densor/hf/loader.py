@@ -31,7 +31,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from densor import dtypes
 from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
-from densor.files.model_folder import METHOD, Bases, check_packed
+from densor.files.packed_model import METHOD, Bases, check_packed
 from densor.files.shards_listed import shards_of
 from densor.formats.container import tensor_blob
 from densor.formats.packed import header
@@ -40,8 +40,7 @@ from densor.formats.packed.stored_array import OpenFile
 from densor.hf.ahead import Ahead
 from densor.torch.blob import may_be_blob, read_tensor
 from densor.torch.device import Device, decoded_on, open_device
-from densor.torch.offloading import CPU, DISK, place_of, stored_in
-from densor.torch.resident import attach
+from densor.torch.places import CPU, DISK, place_of
 
 T = TypeVar("T")
 PRODUCT = "product"
@@ -196,6 +195,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
             try:
                 device = next(iter(self._devices.values()), None)
                 if self._offload is not None:
+                    from densor.torch.resident import attach
+
                     attach(model, self._stay)
                 elif self._resident == PRODUCT:
                     densor.torch.pack_module(model, packed=self._stay, mode=PRODUCT)
@@ -240,6 +241,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         if self._offload is None:
             return file.stored(name).tobytes()
         if place_of(parameter, self._offload) == DISK:
+            from densor.torch.offloading import stored_in
+
             return stored_in(file, name, self._opened)
         return file.array(name, copy=True)
 

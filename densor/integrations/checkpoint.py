@@ -94,7 +94,7 @@ def weights(
     meanwhile; tensors of 32 MiB by all of them, those of archives one at a time. Memory of tensors
     that nobody holds any more is used again, up to 256 MiB of it waiting. `base`:
     the folder, or name on the Hub, of the model that these were packed against; otherwise it is
-    found as `densor.files.model_folder.Bases` says. `skip`: whether a tensor is not wanted, which
+    found as `densor.files.packed_model.Bases` says. `skip`: whether a tensor is not wanted, which
     is not read then. `backend`: a name of `densor.gpu`, such as "cuda", whose device then decodes
     what it can of safetensors files, one tensor at a time, and has it; None or "cpu": the CPU.
     `placing`: a `densor.torch.placed.Placing`; blobs of safetensors files that the CPU decodes are
@@ -146,7 +146,7 @@ def _safetensors_reader(
     backend: str | None,
 ) -> Callable[[str | os.PathLike[str], str | None, int], Iterator[_Job]]:
     """What reads files one after the other, all with the same pool of memory."""
-    from densor.files.model_folder import Bases, check_packed
+    from densor.files.packed_model import Bases, check_packed
     from densor.formats.packed.reader import PackedFile
     from densor.runtime.buffers import BufferPool
     from densor.torch.blob import read_tensor, threads_of

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any, ClassVar
 
-from densor.files.model_folder import Bases, check_packed
+from densor.files.packed_model import Bases, check_packed
 from densor.files.shards_listed import check_shards, shards_of
 from densor.formats.packed.reader import PackedFile
 from densor.torch.blob import read_tensor

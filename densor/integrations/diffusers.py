@@ -32,7 +32,7 @@ except ImportError as error:
         f'needs diffusers and transformers: pip install diffusers "densor[hf]" ({error})'
     ) from error
 
-from densor.files.model_folder import METHOD, Bases, check_packed, weight_files
+from densor.files.packed_model import METHOD, Bases, check_packed, weight_files
 from densor.files.pipeline_folder import is_pipeline, models_of
 from densor.files.shards_listed import check_shards
 from densor.formats.packed.reader import PackedFile

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from densor.errors import ArgumentError, FileError
-from densor.files.model_folder import check_packed, weight_files
+from densor.files.packed_model import check_packed, weight_files
 from densor.files.shards_listed import check_shards
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.packed.reader import PackedFile
@@ -23,9 +23,9 @@ from densor.formats.packed.stored_array import OpenFile, StoredArray
 from densor.runtime.arguments import need
 from densor.torch.blob import read_tensor
 from densor.torch.packed import PackedTensor
+from densor.torch.places import CPU, DISK, check_map, place_of
 from densor.torch.resident import attach
 
-DISK, CPU = "disk", "cpu"
 MIN_OFFLOADED = 1 << 14  # bytes; what is smaller stays plain, in memory
 _MAX_NAMED = 3
 
@@ -38,26 +38,6 @@ class Offloaded(NamedTuple):
     packed: int
     plain: int
     taken: int
-
-
-def place_of(name: str, device_map: str | Mapping[str, str]) -> str:
-    """Where a parameter is to be: what the longest name of a module around it says."""
-    if isinstance(device_map, str):
-        return device_map
-    inside = [key for key in device_map if key in ("", name) or name.startswith(f"{key}.")]
-    if not inside:
-        raise ArgumentError(f"device_map says nothing of {name!r}")
-    return device_map[max(inside, key=len)]
-
-
-def check_map(device_map: str | Mapping[str, str]) -> None:
-    """ArgumentError for places other than "disk" and "cpu"."""
-    if not isinstance(device_map, str):
-        need(device_map, Mapping, "device_map")
-    places = [device_map] if isinstance(device_map, str) else device_map.values()
-    wrong = [place for place in places if place not in (DISK, CPU)]
-    if wrong:
-        raise ArgumentError(f'weights are kept on "disk" or "cpu", not {wrong[0]!r}')
 
 
 class Folder:

@@ -18,7 +18,7 @@ from paths import ROOT
 
 from densor.dtypes import SIZES
 from densor.errors import ArgumentError, DensorError, FileError, FormatError, TruncatedError
-from densor.files import model_folder
+from densor.files import packed_model
 from densor.files.model_folder import pack_model, unpack_model
 from densor.formats.container import tensor_blob
 from densor.formats.container.tensor_blob import Tensor
@@ -542,11 +542,22 @@ def test_packing_imports_neither_torch_nor_transformers(model: Path, tmp_path: P
     subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
+def test_importing_loads_neither_numba_nor_what_packs() -> None:
+    program = (
+        "import sys, densor.hf\n"
+        "heavy = {'numba', 'llvmlite', 'densor.torch.resident', 'densor.files.folder', "
+        "'densor.formats.container.writer'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "assert densor.hf.pack_model and densor.hf.unpack_model"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
 def test_names_of_weight_files() -> None:
     good = ["model", "model-00001-of-00002", "model.fp16", "model.fp16-00001-of-00002"]
     good += ["model-00001-of-00002.fp16", "diffusion_pytorch_model"]
     bad = ["adapter_model", "consolidated", "model_ema", "pytorch_model", "models"]
-    match = model_folder._WEIGHTS.fullmatch
+    match = packed_model._WEIGHTS.fullmatch
     assert all(match(f"{name}.safetensors") for name in good)
     assert not any(match(f"{name}.safetensors") for name in bad)
     assert not match("model.safetensors.index.json")

@@ -20,7 +20,7 @@ import pytest
 from helpers import put_together, random_state, safetensors_bytes, take_apart, weights
 
 import densor
-from densor.files.model_folder import Bases
+from densor.files.packed_model import Bases
 from densor.runtime.buffers import POOL, BufferPool, ThreadBuffers
 from densor.runtime.huge_pages import HUGE_PAGES
 from densor.runtime.locks import Lock

@@ -11,7 +11,7 @@ from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context.decoder import ScaleContextDecoder
 from densor.codec.spans import decode as spans
 from densor.codec.spans.rans_table import RansParameters
-from densor.codec.spans.table import NOT_MINE, Numbers, SpanParameters, chunk_table
+from densor.codec.spans.table import HEAD, NOT_MINE, Numbers, SpanParameters, chunk_table
 from densor.errors import TruncatedError
 from densor.formats.container import wire
 from densor.formats.container.chunk_decoders import decode_chunk
@@ -30,6 +30,7 @@ MIN_BYTES = 1 << 16  # original bytes of a chunk for which the kernel is loaded
 _ROOM = spans.SPAN + (1 << 16)  # bytes of the frames of a span
 _GAP = 1 << 16  # bytes between frames that are read for nothing
 LONE = 1 << 25  # bytes of original that are decoded by one call where no other thread takes part
+_NO_HEAD = -1  # in the place of a frame header that is not looked at
 MAX_CHUNKS = 1 << 12  # of a span, however small they are
 _MAX_KNOWN = 1 << 24  # bytes of parameters that are kept in the kernel's form
 
@@ -82,11 +83,13 @@ class ParameterSets:
 class Span:
     """Chunks of one entry, in order; their payloads are yet to be checked.
 
-    `most`: original bytes, but for a chunk that is larger by itself.
+    `most`: original bytes, but for a chunk that is larger by itself. `proven`: whether the hash of
+    what comes out tells of all damage, so that those of the payloads need not be looked at.
     """
 
-    def __init__(self, most: int = spans.SPAN) -> None:
+    def __init__(self, most: int = spans.SPAN, proven: bool = False) -> None:
         self._most = most
+        self._proven = proven
         self.size = 0  # original bytes
         self._coder = Coder.ANY
         self._rows: list[_Row] = []
@@ -169,7 +172,8 @@ class Span:
             self.read(self._source)
         assert self._data is not None
         parameters = known.of(self._coder, self._decoders)
-        decode_rows(np.array(self._rows, np.int64), self._data, self._decoders, parameters, out)
+        rows = np.array(self._rows, np.int64)
+        decode_rows(rows, self._data, self._decoders, parameters, out, self._proven)
         POOL.give(self._data)
         return out
 
@@ -180,12 +184,17 @@ def decode_rows(
     decoders: dict[int, Decoder | None],
     parameters: SpanParameters | RansParameters,
     out: Bytes,
+    checked: bool = False,
 ) -> None:
     """Decodes chunks into their places in `out`; raises what is wrong with the first that fails.
 
     `rows`: int64[chunks, 5] as `_Row`, of payloads in `data`. `decoders`: by number of the model.
+    `checked`: their frames are not looked at.
     """
-    decoder = spans.SpanDecoder(parameters, chunk_table(parameters, *rows.T))
+    table = chunk_table(parameters, *rows.T)
+    if checked:
+        table[:, HEAD] = _NO_HEAD
+    decoder = spans.SpanDecoder(parameters, table)
     count = len(rows)
     if not decoder.decode(data, 0, count, out):
         return

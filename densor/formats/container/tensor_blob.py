@@ -1,22 +1,23 @@
 """One tensor as a blob: an archive of one tensor entry, without an index."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from densor.codec.kind import Kind, Segment, kind_of
 from densor.errors import ChecksumError, FormatError, LimitError
 from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse_entry
 from densor.formats.container.frames import FrameReader
 from densor.formats.container.sinks import MemorySink
-from densor.formats.container.stream_reader import Sink, StreamReader
-from densor.formats.container.writer import ArchiveWriter
+from densor.formats.container.stream_reader import Sink, StreamReader, proven_by_entry
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemorySource
 from densor.options import DEFAULT_WRITE, ReadOptions, WriteOptions
+
+if TYPE_CHECKING:
+    from densor.codec.kind import Kind
 
 
 class Tensor(NamedTuple):
@@ -39,6 +40,8 @@ def encode(
 
     `base`: as many bytes that these are coded against; `decode` then needs them too.
     """
+    from densor.codec.kind import kind_of  # like what writes, nothing for those who only load
+
     meta = EntryMeta(tensor.name, TENSOR, data.size, tensor.dtype, tensor.shape)
     return pack_entry(meta, data, kind_of(tensor.dtype, tensor.shape), options, base)
 
@@ -46,11 +49,14 @@ def encode(
 def pack_entry(
     meta: EntryMeta,
     data: Bytes,
-    kind: Kind,
+    kind: "Kind",
     options: WriteOptions = DEFAULT_WRITE,
     base: GivenBase | None = None,
 ) -> bytes:
     """An archive of one entry, in memory; `options` as for `ArchiveWriter`."""
+    from densor.codec.kind import Segment
+    from densor.formats.container.writer import ArchiveWriter
+
     meta.base = None if base is None else base.reference(options.hash)
     out = MemoryFile(data.size)
     writer = ArchiveWriter(out, options, index=False, alone=True)  # type: ignore[arg-type]
@@ -107,13 +113,17 @@ def decode(
         return MemorySink(target)
 
     options = ReadOptions(threads=threads, max_output_size=expected.size)
-    reader = StreamReader(MemorySource(blob), options, base)
-    try:
-        entries = list(reader.entries(sink_for))
-    finally:
-        reader.close()
-    if sum(entry.size for entry in entries) != target.size:
-        raise ChecksumError("archive does not hold all of its tensor")
+
+    def read(proven: bool) -> None:
+        reader = StreamReader(MemorySource(blob), options, base, proven)
+        try:
+            entries = list(reader.entries(sink_for))
+        finally:
+            reader.close()
+        if sum(entry.size for entry in entries) != target.size:
+            raise ChecksumError("archive does not hold all of its tensor")
+
+    proven_by_entry(read)
     return target
 
 
