@@ -33,6 +33,7 @@ The first row that fits is taken, see `_rows`. Within a batch each chunk is stor
 of several ways, see `chunks.py`; context mixing of bytes has its own, see `byte_cm/encoder.py`.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -75,7 +76,9 @@ from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import is_mask, with_zeros
 from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
 from densor.codec.zstd import zstd_compress
+from densor.entropy.rans.constants import STATES
 from densor.llm.vocabulary import readable
+from densor.runtime.buffers import POOL
 from densor.runtime.workers import Done
 
 # What must be saved
@@ -526,9 +529,15 @@ def _matrix_spans(batch: Batch, level: Level) -> Coding | None:
     if not _has_few_rows(batch) and span.smaller:
         span.keep()
         return Otherwise(batch.workers.submit(span.encode), lambda: _planes(batch, level))
-    by_planes = _planes_or_spans(batch, level)
+    if not _has_few_rows(batch) and span.bits > MAX_LOSS * span.by_planes:
+        return _planes_or_spans(batch, level)
     coded = span.encode()
-    if coded is None or coded.stored - span.shared(coded) >= by_planes.result().stored:
+    if coded is None:
+        return _planes_or_spans(batch, level)
+    takes = coded.stored - span.shared(coded)
+    by_planes = _planes_or_spans(batch, level, takes)
+    if takes >= by_planes.result().stored:
+        POOL.give(coded.memory)
         return by_planes
     span.keep()
     return Done(coded)
@@ -580,22 +589,38 @@ def _spans(batch: Batch, level: Level) -> Coding | None:
     return Otherwise(task, lambda: _planes(batch, level))
 
 
-def _planes_or_spans(batch: Batch, level: Level) -> Coding:
-    """Where little is coded, the fast way may be smaller, and takes next to no time."""
-    coded = _planes(batch, level)
+def _planes_or_spans(batch: Batch, level: Level, enough: float = math.inf) -> Coding:
+    """Where little is coded, the fast way may be smaller, and takes next to no time.
+
+    `enough`: bytes of another way; those that will take more are not tried.
+    """
+    coded = _planes(batch, level, enough)
     if level.spans or not MIN_BYTES_OF_SPANS <= batch.data.size <= MAX_BYTES_OF_SIMPLER:
+        return coded
+    if enough < math.inf and _least_of_simpler(coded.result(), batch.kind) >= enough:
         return coded
     batch = batch.in_chunks_of(batch.kind.whole_runs)
     task = batch.workers.submit(encode_span, batch, level_settings(DEFAULT_LEVEL))
     return Smallest(coded, Otherwise(task, lambda: coded))
 
 
-def _planes(batch: Batch, level: Level) -> Coding:
-    """Blocks, sparse elements, and planes of whatever elements."""
+def _least_of_simpler(coded: CodedBatch, kind: Kind) -> float:
+    """Bytes that planes under Huffman codes, or fewer ones, will not go below, given those of rANS.
+
+    They may save parameters and states, and take more for the rest.
+    """
+    if coded.model is None or kind.layout is None:
+        return coded.stored
+    states = 4 * STATES * kind.layout.size * len(coded.chunks)
+    return coded.stored - len(coded.model) - states
+
+
+def _planes(batch: Batch, level: Level, enough: float = math.inf) -> Coding:
+    """Blocks, sparse elements, and planes of whatever elements; see `_planes_or_spans`."""
     if batch.kind.data is Data.MATRICES:
         batch = batch.in_chunks_of(batch.kind.whole_runs)
     if batch.data.size <= batch.chunk_bytes:
-        return batch.workers.submit(_one_chunk, batch.alone(), level)
+        return batch.workers.submit(_one_chunk, batch.alone(), level, enough)
     ways = [_encoded(encoder, batch, level) for encoder in _of_elements(batch, level)]
     return ways[0] if len(ways) == 1 else Smallest(*ways)
 
@@ -661,8 +686,11 @@ def _payload_bytes(sample: Batch, level: Level, encoder: Encoder | None) -> int:
     return sum(len(chunk.payload) for chunk in coding.result().chunks)
 
 
-def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
-    """A batch of one chunk, where parameters count and a simpler way may be smaller."""
+def _one_chunk(batch: Batch, level: Level, enough: float = math.inf) -> CodedBatch:
+    """A batch of one chunk, where parameters count and a simpler way may be smaller.
+
+    `enough`: see `_planes_or_spans`.
+    """
     size = batch.data.size
     ways: list[CodedBatch] = []
 
@@ -673,6 +701,7 @@ def _one_chunk(batch: Batch, level: Level) -> CodedBatch:
         return encoders != [None]
 
     settings, goes_on = level, by(level)
+    goes_on = goes_on and min(_least_of_simpler(way, batch.kind) for way in ways) < enough
     goes_on = goes_on and not (level.planes == "huffman" and _has_one_code(batch))
     if goes_on and level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
         settings = with_few_codes(level)

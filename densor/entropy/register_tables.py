@@ -20,7 +20,8 @@ _I8, _I32, _I64 = (ir.IntType(bits) for bits in (8, 32, 64))
 _V32, _V8 = ir.VectorType(_I32, LANES), ir.VectorType(_I8, RUN)
 
 
-def _is_fast(context: Any) -> bool:
+def is_fast(context: Any) -> bool:
+    """Whether code is generated for such a processor."""
     return {"avx512f", "avx512vbmi", "avx512vbmi2"} <= features_of(context)[1]
 
 
@@ -29,7 +30,7 @@ def fast(typingctx):
     """Whether look-ups are faster than loads, as far as the processor tells."""
 
     def codegen(context, builder, signature, args):
-        return ir.Constant(ir.IntType(1), _is_fast(context))
+        return ir.Constant(ir.IntType(1), is_fast(context))
 
     return types.boolean(), codegen
 
@@ -70,7 +71,7 @@ def look_up(typingctx, table, begin, index):
         if BOUNDSCHECK:
             check_range(context, builder, signature.args[0], table, begin, _I64(TABLE))
         data = context.make_array(signature.args[0])(context, builder, table).data
-        if _is_fast(context):
+        if is_fast(context):
             low, high = _parts(builder, data, begin, _V32, 2)
             return _permute(builder, "d", low, index, high)
         index = builder.and_(index, ir.Constant(_V32, [TABLE - 1] * LANES))
@@ -79,29 +80,43 @@ def look_up(typingctx, table, begin, index):
     return u32x16(table, types.intp, u32x16), codegen
 
 
+def permute_bytes(context: Any, builder: Any, arytype: Any, table: Any, index: Any) -> Any:
+    """What an array of uint8[256] has for each of 64 bytes."""
+    if BOUNDSCHECK:
+        check_range(context, builder, arytype, table, _I64(0), _I64(BYTES))
+    data = context.make_array(arytype)(context, builder, table).data
+    if not is_fast(context):
+        return _by_lanes(builder, data, _I64(0), index)
+    parts = _parts(builder, data, _I64(0), _V8, 4)
+    low = _permute(builder, "qi", parts[0], index, parts[1])
+    high = _permute(builder, "qi", parts[2], index, parts[3])
+    upper = builder.icmp_signed("<", index, ir.Constant(_V8, [0] * RUN))
+    return builder.select(upper, high, low)
+
+
+def byte_vector(builder: Any, value: Any) -> Any:
+    """The low byte of a number in each of 64 lanes."""
+    one = builder.insert_element(ir.Constant(_V8, ir.Undefined), builder.trunc(value, _I8), _I32(0))
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, RUN), [0] * RUN))
+
+
+def compress_bytes(builder: Any, value: Any, mask: Any) -> Any:
+    """The bytes of a mask one after the other, zeros behind them; where `is_fast` is true."""
+    kind = ir.FunctionType(_V8, [_V8, _V8, mask.type])
+    name = "llvm.x86.avx512.mask.compress.v64i8"
+    compress = cgutils.get_or_insert_function(builder.module, kind, name)
+    return builder.call(compress, [value, ir.Constant(_V8, [0] * RUN), mask])
+
+
 @intrinsic
 def look_up_bytes(typingctx, table, array, begin):
     """Each of the 64 bytes from `begin` on of a uint8 array becomes what uint8[256] has for it."""
 
     def codegen(context, builder, signature, args):
         table, array, begin = args
-        if BOUNDSCHECK:
-            check_range(context, builder, signature.args[0], table, _I64(0), _I64(BYTES))
-            check_range(context, builder, signature.args[1], array, begin, _I64(RUN))
-        data = context.make_array(signature.args[0])(context, builder, table).data
-        target = context.make_array(signature.args[1])(context, builder, array).data
-        address = builder.bitcast(builder.gep(target, [begin]), _V8.as_pointer())
-        index = builder.load(address)
-        index.align = 1
-        if _is_fast(context):
-            parts = _parts(builder, data, _I64(0), _V8, 4)
-            low = _permute(builder, "qi", parts[0], index, parts[1])
-            high = _permute(builder, "qi", parts[2], index, parts[3])
-            upper = builder.icmp_signed("<", index, ir.Constant(_V8, [0] * RUN))
-            found = builder.select(upper, high, low)
-        else:
-            found = _by_lanes(builder, data, _I64(0), index)
-        builder.store(found, address).align = 1
+        (index,) = _load(context, builder, signature.args[1], array, begin)
+        found = permute_bytes(context, builder, signature.args[0], table, index)
+        store_bytes(context, builder, signature.args[1], array, begin, found)
         return context.get_dummy_value()
 
     return types.void(table, array, types.intp), codegen
@@ -114,7 +129,10 @@ def _load(context: Any, builder: Any, arytype: Any, array: Any, begin: Any) -> A
     return _parts(builder, context.make_array(arytype)(context, builder, array).data, begin, _V8, 1)
 
 
-def _store(context: Any, builder: Any, arytype: Any, array: Any, begin: Any, value: Any) -> None:
+def store_bytes(
+    context: Any, builder: Any, arytype: Any, array: Any, begin: Any, value: Any
+) -> None:
+    """Writes 64 bytes to a uint8 array from `begin` on."""
     if BOUNDSCHECK:
         check_range(context, builder, arytype, array, begin, _I64(RUN))
     data = context.make_array(arytype)(context, builder, array).data
@@ -139,15 +157,12 @@ def part_zeros(typingctx, symbols, beside, begin, keys, kept, kept_beside, count
         zeros = ir.Constant(_V8, [0] * RUN)
         mask = builder.icmp_unsigned("!=", symbol, zeros)
         key = builder.select(mask, ir.Constant(_V8, [255] * RUN), other)
-        _store(context, builder, kinds[3], keys, begin, key)
-        if not _is_fast(context):
+        store_bytes(context, builder, kinds[3], keys, begin, key)
+        if not is_fast(context):
             return count
-        kind = ir.FunctionType(_V8, [_V8, _V8, mask.type])
-        name = "llvm.x86.avx512.mask.compress.v64i8"
-        compress = cgutils.get_or_insert_function(builder.module, kind, name)
         for value, arytype, array in ((symbol, kinds[4], kept), (other, kinds[5], kept_beside)):
-            packed = builder.call(compress, [value, zeros, mask])
-            _store(context, builder, arytype, array, count, packed)
+            packed = compress_bytes(builder, value, mask)
+            store_bytes(context, builder, arytype, array, count, packed)
         return builder.add(count, builder.ctpop(builder.bitcast(mask, _I64)))
 
     size = types.int64
@@ -161,9 +176,23 @@ def count_equal(typingctx, keys, begin, value):
     def codegen(context, builder, signature, args):
         keys, begin, value = args
         (some,) = _load(context, builder, signature.args[0], keys, begin)
-        one = ir.Constant(_V8, ir.Undefined)
-        one = builder.insert_element(one, builder.trunc(value, _I8), _I32(0))
-        same = builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_I32, RUN), [0] * RUN))
-        return builder.ctpop(builder.bitcast(builder.icmp_unsigned("==", some, same), _I64))
+        same = builder.icmp_unsigned("==", some, byte_vector(builder, value))
+        return builder.ctpop(builder.bitcast(same, _I64))
 
     return types.int64(keys, types.int64, types.int64), codegen
+
+
+@intrinsic
+def count_both(typingctx, a, b, begin, of_a, of_b):
+    """In how many of the 64 places from `begin` on two uint8 arrays have these values."""
+
+    def codegen(context, builder, signature, args):
+        a, b, begin, *values = args
+        equal = []
+        for arytype, array, value in zip(signature.args[:2], (a, b), values, strict=True):
+            (some,) = _load(context, builder, arytype, array, begin)
+            equal.append(builder.icmp_unsigned("==", some, byte_vector(builder, value)))
+        return builder.ctpop(builder.bitcast(builder.and_(*equal), _I64))
+
+    size = types.int64
+    return size(a, b, size, size, size), codegen

@@ -10,19 +10,6 @@ import densor
 from densor.codec.delta import contexts, encoder
 
 
-@pytest.fixture(autouse=True)
-def bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fails instead of going on for ever."""
-    split, left = contexts._split, [10_000]
-
-    def counting(*args: object) -> object:
-        left[0] -= 1
-        assert left[0] > 0, "contexts are split again and again"
-        return split(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(contexts, "_split", counting)
-
-
 @pytest.mark.parametrize("changed", [0, 1, 2, 3, 5])
 def test_few_changes(changed: int) -> None:
     old = np.random.default_rng(0).standard_normal((384, 384)).astype(np.float16)

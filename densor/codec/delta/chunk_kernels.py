@@ -7,9 +7,11 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from densor.codec.delta.find_run import LARGE, find_run
 from densor.codec.delta.kernels import (
     METHOD,
     R64,
+    _large,
     apply_block,
     per_size,
     put_extras,
@@ -28,17 +30,33 @@ from densor.codec.delta.payload import (
     STREAM_SHORT,
     WIDE,
 )
-from densor.entropy.intrinsics import copy_bytes, load_u32, load_u64, store_u32
+from densor.codec.delta.tokens import DIFFERENCE
+from densor.entropy.intrinsics import (
+    copy_bytes,
+    load_u32,
+    load_u64,
+    ones,
+    store_u32,
+    trailing_zeros,
+)
 from densor.entropy.jit import R8, R32, W8, W16, W32
 from densor.entropy.rans.common_kernels import decode_common, encode_common
-from densor.entropy.rans.constants import CONTEXTS, FIRST, LOOK, STATES
+from densor.entropy.rans.constants import CONTEXTS, FIRST, LIKELY, LOOK, STATES
 from densor.entropy.rans.kernels import decode_groups, decode_rest, encode_symbols
-from densor.entropy.register_tables import RUN, count_equal, fast, look_up_bytes, part_zeros
+from densor.entropy.register_tables import (
+    RUN,
+    count_both,
+    count_equal,
+    fast,
+    look_up_bytes,
+    part_zeros,
+)
 
 _U = np.uint64
 _BYTE, _EIGHT = _U(255), _U(8)
 _STATE_BYTES = 4 * STATES
 _RARE = 4  # groups for each one with other tokens, for which these are rare
+_FEW_CONTEXTS = 8  # for which vectors count likely tokens faster
 _LENGTH = 4  # bytes of the length of the stream
 _FIRST = np.uint32(FIRST)
 
@@ -111,12 +129,25 @@ def _tally_rare(tokens, contexts, rows, work, rest):
 
     Work space: `rest`, uint8[3 * (WIDE + 64)].
     """
-    keys = rest[: WIDE + RUN]
-    kept, under = rest[WIDE + RUN : 2 * (WIDE + RUN)], rest[2 * (WIDE + RUN) :]
-    whole = tokens.size & ~(RUN - 1)
+    keys, kept, under = _parts_of(rest)
     count = 0
-    for i in range(0, whole, RUN):
+    for i in range(0, tokens.size & ~(RUN - 1), RUN):
         count = part_zeros(tokens, contexts, i, keys, kept, under, count)
+    return _tally_parted(tokens, contexts, rows, work, rest, count)
+
+
+@njit
+def _parts_of(rest):
+    """Work space of `_tally_rare`: keys, and what is kept; see `part_zeros`."""
+    part = WIDE + RUN
+    return rest[:part], rest[part : 2 * part], rest[2 * part :]
+
+
+@njit
+def _tally_parted(tokens, contexts, rows, work, rest, count):
+    """Likewise, once zeros were parted from `count` other tokens."""
+    keys, kept, under = _parts_of(rest)
+    whole = tokens.size & ~(RUN - 1)
     if count * _RARE > whole:
         return False
     for begin in range(0, whole, BLOCK):
@@ -126,9 +157,70 @@ def _tally_rare(tokens, contexts, rows, work, rest):
             for i in range(begin, end, RUN):
                 zeros += count_equal(keys, i, c)
             work[c << 8] += np.uint32(zeros)
-    _tally(kept[:count], under[:count], rows, work)
+    _tally_kept(kept[:count], under[:count], rows, work)
     _tally(tokens[whole:], contexts[whole:], rows, work)
     return True
+
+
+@njit
+def _tally_kept(tokens, contexts, rows, work):
+    """As `_tally`, where none is 0 and most are likely ones, which are counted 64 at a time."""
+    whole = tokens.size & ~(RUN - 1)
+    others = 0
+    for i in range(0, whole, RUN):
+        others += ones(_large(tokens, i, LIKELY))
+    if others * _RARE > whole or rows >> 8 > _FEW_CONTEXTS:
+        _tally(tokens, contexts, rows, work)
+        return
+    for c in range(rows >> 8):
+        for s in range(1, LIKELY):
+            total = 0
+            for i in range(0, whole, RUN):
+                total += count_both(tokens, contexts, i, s, c)
+            work[c << 8 | s] += np.uint32(total)
+    for first in range(0, whole, RUN):
+        hits = _large(tokens, first, LIKELY)
+        while hits != _U(0):
+            i = first + np.int64(trailing_zeros(hits))
+            hits &= hits - _U(1)
+            work[np.int64(contexts[i]) << 8 | np.int64(tokens[i])] += np.uint32(1)
+    _tally(tokens[whole:], contexts[whole:], rows, work)
+
+
+@njit
+def _find_rare(
+    x, b, method, floats, drop, bits, direct, mantissa, plain, table, places, shift, mapped, first,
+    window, tokens, contexts, rows, work, rest,
+):  # fmt: skip
+    """Tokens, contexts and `_tally_rare` of differences of elements of two bytes, in one pass."""
+    keys, kept, under = _parts_of(rest)
+    whole = tokens.size & ~(RUN - 1)
+    count = 0
+    for begin in range(0, whole, BLOCK):
+        end = min(begin + BLOCK, whole)
+        before, large = count, 0
+        for i in range(begin, end, RUN):
+            found = find_run(
+                x, b, i, floats, plain, shift, mapped.size - 1, first, window, tokens, contexts,
+                keys, kept, under, count,
+            )  # fmt: skip
+            count = found & ((1 << LARGE) - 1)
+            large |= found >> LARGE
+        if large != 0:
+            tokens_of(
+                x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain,
+                table, places, tokens[begin:end],
+            )  # fmt: skip
+            count = before
+            for i in range(begin, end, RUN):
+                count = part_zeros(tokens, contexts, i, keys, kept, under, count)
+    if whole < tokens.size:
+        tokens_of(
+            x[whole:], b[whole:], method, floats, drop, bits, direct, mantissa, plain, table,
+            places, tokens[whole:],
+        )  # fmt: skip
+        _contexts(b[whole:], shift, mapped, first, window, contexts[whole:])
+    return _tally_parted(tokens, contexts, rows, work, rest, count)
 
 
 def _find(
@@ -142,19 +234,24 @@ def _find(
     """
     rows = (counts.shape[0] << 8) + 48
     rare = fast() and counts.shape[0] <= CONTEXTS
+    in_runs = x.itemsize == 2 and method == DIFFERENCE and drop == 0 and first >= 0
     for begin in range(0, tokens.size, WIDE):
         end = min(begin + WIDE, tokens.size)
         some, under = tokens[begin:end], contexts[begin:end]
-        tokens_of(
-            x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain, table,
-            places, some,
-        )  # fmt: skip
-        _contexts(b[begin:end], shift, mapped, first, window, under)
-        if rare:
-            rare = _tally_rare(some, under, rows, work, rest)
-            if rare:
-                continue
-        _tally(some, under, rows, work)
+        if rare and in_runs:
+            rare = _find_rare(
+                x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain,
+                table, places, shift, mapped, first, window, some, under, rows, work, rest,
+            )  # fmt: skip
+        else:
+            tokens_of(
+                x[begin:end], b[begin:end], method, floats, drop, bits, direct, mantissa, plain,
+                table, places, some,
+            )  # fmt: skip
+            _contexts(b[begin:end], shift, mapped, first, window, under)
+            rare = rare and _tally_rare(some, under, rows, work, rest)
+        if not rare:
+            _tally(some, under, rows, work)
     for c in range(counts.shape[0]):
         for s in range(256):
             at = c << 8 | s

@@ -9,14 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.delta.kernels import add_rows, cheapest
+from densor.entropy.deferred import deferred
 
+group_rows = deferred("densor.codec.delta.context_kernels", "group_rows")
 Counts = npt.NDArray[np.int64]
-Rows = npt.NDArray[np.uint32]  # counts or code lengths, a row per value or context
 Contexts = npt.NDArray[np.int64]  # the context of each value
-_ROUNDS = 2
-_SYMBOL_BITS = 9.0  # what a symbol in use costs in a packed table, about
-_TABLE_BITS = 64.0  # what a table costs besides
 
 
 class Grouping(NamedTuple):
@@ -37,56 +34,13 @@ def group(
     """
     symbols = np.flatnonzero(counts.any(axis=0))
     rows = np.ascontiguousarray(counts[:, symbols], np.uint32)
-    of = best_of = np.zeros(used.size, np.int64)
-    best = _cost(_sums(rows, of, 1), scale)
-    contexts = 1
-    while contexts < most and 2 * contexts <= used.size:
-        before = contexts
-        of = _split(rows, of, contexts)
-        contexts = int(of.max()) + 1
-        for _ in range(_ROUNDS):
-            cheapest(rows, _lengths(_sums(rows, of, contexts)), of)
-        of = np.unique(of, return_inverse=True)[1].astype(np.int64)
-        contexts = int(of.max()) + 1
-        cost = _cost(_sums(rows, of, contexts), scale)
-        if cost < best:
-            best_of, best = of, cost
-        elif contexts >= 4:
-            break
-        if contexts <= before:  # the split was merged again
-            break
-    return Grouping(_for_all_values(used, best_of, values), best)
-
-
-def _sums(rows: Rows, of: Contexts, contexts: int) -> Rows:
-    sums = np.empty((contexts, rows.shape[1]), np.uint32)
-    add_rows(rows, of, sums)
-    return sums
-
-
-def _lengths(sums: Rows) -> Rows:
-    """Ideal code lengths under each context in 2^-16 bits, also for symbols that it lacks."""
-    smoothed = sums + np.float32(0.03)
-    lengths = np.log2(smoothed.sum(axis=1, keepdims=True) / smoothed)
-    found: Rows = (65536 * lengths).astype(np.uint32)
-    return found
-
-
-def _cost(sums: Rows, scale: float) -> float:
-    data = float((sums * _lengths(sums).astype(np.float64)).sum()) / 65536 * scale
-    return data + np.count_nonzero(sums) * _SYMBOL_BITS + len(sums) * _TABLE_BITS
-
-
-def _split(rows: Rows, of: Contexts, contexts: int) -> Contexts:
-    """Gives the value of each context that suits it least a context of its own."""
-    lengths = _lengths(_sums(rows, of, contexts)).astype(np.float32)
-    excess = (rows * (lengths[of] - _lengths(rows))).sum(axis=1)
-    of = of.copy()
-    for context in range(contexts):
-        members = np.flatnonzero(of == context)
-        if members.size > 1:
-            of[members[np.argmax(excess[members])]] = of.max() + 1
-    return of
+    of = np.empty(used.size, np.int64)
+    size = 2 * most, symbols.size
+    bits = group_rows(
+        rows, most, scale, of, np.empty_like(of), np.empty(size, np.uint32), np.empty(size),
+        np.empty(rows.shape), np.empty(of.size), np.empty(2 * most, np.int64),
+    )  # fmt: skip
+    return Grouping(_for_all_values(used, of, values), float(bits))
 
 
 def _for_all_values(used: npt.NDArray[np.intp], of: Contexts, values: int) -> npt.NDArray[np.uint8]:

@@ -333,7 +333,7 @@ def _look(
     symbols = np.empty(new.size, np.uint8)
     find_tokens(method, new, old, symbols)
     counts = np.empty((used, 256), np.int64)
-    work = np.zeros(counts.size, np.uint32)
+    work = np.zeros(2 * counts.size, np.uint32)
     extra = int(count_rows(symbols, *rows, token_table(method).counts, work, counts))
     return _Look(method, counts, extra, extra + float(rough_bits(counts)))
 

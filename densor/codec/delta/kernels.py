@@ -408,17 +408,23 @@ def count_rows(tokens, values, row_of, bits_of, work, counts):
     """How often a sample has each token in each row; returns their extra bits.
 
     `tokens`: uint8[n], `values`: uint16[n], of which `row_of` has the rows, `bits_of`: uint8[256];
-    `counts`: int64[rows, 256]. `work`: uint32[counts.size], all 0: token by token, since cells of
-    few tokens in many rows would fall into the same few sets of a cache.
+    `counts`: int64[rows, 256]. `work`: uint32[2 * counts.size], all 0: token by token, since cells
+    of few tokens in many rows would fall into the same few sets of a cache; in two tables, since
+    equal neighbours wait for each other's stores.
     """
     many = counts.shape[0]
-    for i in range(tokens.size):
+    other = work[counts.size :]
+    for i in range(0, tokens.size & ~1, 2):
         work[np.int64(tokens[i]) * many + np.int64(row_of[values[i]])] += np.uint32(1)
+        other[np.int64(tokens[i + 1]) * many + np.int64(row_of[values[i + 1]])] += np.uint32(1)
+    if tokens.size & 1:
+        last = tokens.size - 1
+        work[np.int64(tokens[last]) * many + np.int64(row_of[values[last]])] += np.uint32(1)
     extra = np.int64(0)
     for s in range(256):
         total = np.int64(0)
         for r in range(many):
-            one = np.int64(work[s * many + r])
+            one = np.int64(work[s * many + r]) + np.int64(other[s * many + r])
             counts[r, s] = one
             total += one
         extra += total * np.int64(bits_of[s])
@@ -445,33 +451,6 @@ def rough_bits(counts):
         if total > 0:
             bits += total * np.log2(np.float64(total)) + 0.5 * (used - 1) * np.log2(total + 1.0)
     return max(0.0, bits)
-
-
-_U32_2D = types.uint32[:, ::1]
-_I64 = types.int64[::1]
-
-
-@kernel(types.void(_U32_2D, _I64, _U32_2D))
-def add_rows(rows, of, sums):
-    """`sums[c]` becomes the sum of the rows whose context `of` is c."""
-    sums[:] = 0
-    for r in range(rows.shape[0]):
-        for s in range(rows.shape[1]):
-            sums[of[r], s] += rows[r, s]
-
-
-@kernel(types.void(_U32_2D, _U32_2D, _I64))
-def cheapest(rows, lengths, of):
-    """`of[r]` becomes the context whose code lengths suit the counts of row r best."""
-    for r in range(rows.shape[0]):
-        best = _ALL
-        for c in range(lengths.shape[0]):
-            cost = _0
-            for s in range(rows.shape[1]):
-                cost += _U(rows[r, s]) * _U(lengths[c, s])
-            if cost < best:
-                best = cost
-                of[r] = c
 
 
 @njit
