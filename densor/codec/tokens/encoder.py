@@ -10,7 +10,7 @@ from densor.codec.levels import Level
 from densor.codec.tokens.params import (
     MAX_BITS,
     MAX_DIGITS,
-    MAX_MIXED_BITS,
+    MAX_RANKED_BITS,
     MAX_ROWS,
     SIZES,
     AnyParameters,
@@ -32,6 +32,7 @@ _MAX_SHARE = 0.95  # of what the sample takes more simply
 _MATURE = 1 << 20  # tokens of a batch from which on ranks gain so much over the sample:
 _GAIN = 1.03
 _LEAST_BITS = 10
+_LIGHT_BITS = 21  # of the levels in between
 _MANY = 1 << 17  # tokens from which on there are several streams, below level 9
 _FEW_STREAMS, _STREAMS = 4, 16  # the latter of the fastest levels, for `_MATURE` tokens
 _FLAT = 1024  # columns of what has no rows, see kind.py
@@ -165,9 +166,13 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return _encoder(batch, level, best, chunk // (kind.unit * best.item) * best.item)
     count = min(batch.data.size, CHUNK) // kind.unit
     if isinstance(best, Ranked):
-        most = MAX_MIXED_BITS if level.bytes == "full" else MAX_BITS
-        best = _sequence(kind.unit, digits, count, most, _streams(level, count))
+        best = _sequence(kind.unit, digits, count, _most_bits(level), _streams(level, count))
     return _encoder(batch, level, best, CHUNK // kind.unit)
+
+
+def _most_bits(level: Level) -> int:
+    """Of the numbers of slots: fewer collide in larger tables, which take more memory."""
+    return {"zstd": MAX_BITS, "full": MAX_RANKED_BITS}.get(level.bytes, _LIGHT_BITS)
 
 
 def _streams(level: Level, count: int) -> int:

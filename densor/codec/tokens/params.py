@@ -14,6 +14,7 @@ MIN_BITS, MAX_BITS = 8, 20
 MAX_ROWS = 128
 MAX_TOKENS = 1 << 24  # of a chunk
 MAX_MIXED_BITS, MAX_NODE_BITS = 21, 22
+MAX_RANKED_BITS, MAX_RANKED_NODE_BITS = 22, 23
 MAX_STREAMS = 16
 
 # Of the kernels' state
@@ -108,9 +109,9 @@ def pack(parameters: AnyParameters) -> bytes:
 def parse(payload: bytes) -> AnyParameters:
     """The parameters; FormatError for those that cannot be."""
     if payload[0] == registry.CODEC_TOKEN_RANKS:
-        return Ranked(*_of_streams(payload))
+        return Ranked(*_of_streams(payload, MAX_RANKED_BITS, MAX_RANKED_NODE_BITS))
     if len(payload) == MIXED_HEAD.size:
-        return Mixed(*_of_streams(payload))
+        return Mixed(*_of_streams(payload, MAX_MIXED_BITS, MAX_NODE_BITS))
     if len(payload) != HEAD.size:
         raise FormatError("model of tokens has the wrong length")
     _, size, digits, bits, rows, columns = HEAD.unpack(payload)
@@ -121,13 +122,13 @@ def parse(payload: bytes) -> AnyParameters:
     return Parameters(size, digits, bits, rows, columns)
 
 
-def _of_streams(payload: bytes) -> tuple[int, ...]:
-    """The fields that methods with streams have."""
+def _of_streams(payload: bytes, most_bits: int, most_node_bits: int) -> tuple[int, ...]:
+    """The fields that methods with streams have, of so many bits at most."""
     if len(payload) != MIXED_HEAD.size:
         raise FormatError("model of ranks of tokens has the wrong length")
     _, size, digits, bits, node_bits, streams = MIXED_HEAD.unpack(payload)
-    _check(size, digits, bits, MAX_MIXED_BITS)
-    if not (MIN_BITS <= node_bits <= MAX_NODE_BITS and 1 <= streams <= MAX_STREAMS):
+    _check(size, digits, bits, most_bits)
+    if not (MIN_BITS <= node_bits <= most_node_bits and 1 <= streams <= MAX_STREAMS):
         raise FormatError(f"model of tokens has {node_bits} bits of nodes, {streams} streams")
     return size, digits, bits, node_bits, streams
 
