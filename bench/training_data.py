@@ -81,13 +81,13 @@ class Causal:
             path.parent, dtype=torch.float32, **named
         )
         read = [text.read_text(encoding="utf-8", errors="replace") for text in texts]
-        self._ids = [torch.tensor(tokenizer(text)["input_ids"]) for text in read]
+        self.ids = [torch.tensor(tokenizer(text)["input_ids"]) for text in read]
 
     def loss(self, step: int) -> Any:
         """Of the batch of a step, from 1 on."""
         import torch
 
-        ids = torch.cat(self._ids)
+        ids = torch.cat(self.ids)
         begins = torch.randint(0, ids.numel() - _STRETCH, (_STRETCHES,)).tolist()
         batch = torch.stack([ids[at : at + _STRETCH] for at in begins])
         return self.model(batch, labels=batch).loss
@@ -98,7 +98,7 @@ class Causal:
 
         self.model.eval()
         with torch.no_grad():
-            batch = torch.stack([ids[:_CACHED] for ids in self._ids])
+            batch = torch.stack([ids[:_CACHED] for ids in self.ids])
             layers = self.model(batch, use_cache=True).past_key_values.layers
         return [(layer.keys.contiguous(), layer.values.contiguous()) for layer in layers]
 

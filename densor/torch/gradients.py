@@ -13,6 +13,7 @@ ranks, whatever comes first, so that the result is the same bits as without pack
 """
 
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,10 +23,11 @@ import torch.distributed as dist
 
 import densor
 from densor import dtypes
+from densor.codec.adam.scaled import split, widened
 from densor.errors import ArgumentError, DensorError, FormatError
 from densor.formats.container.entry import EntryMeta
 from densor.formats.container.tensor_blob import pack_matrices
-from densor.formats.io.sources import Bytes
+from densor.formats.io.sources import Bytes, as_bytes
 from densor.options import WriteOptions
 from densor.runtime.arguments import need
 from densor.runtime.beside import Beside
@@ -33,6 +35,8 @@ from densor.runtime.beside import Beside
 DEFAULT_LEVEL = 1
 Shape = tuple[int, ...]
 Piece = tuple[Shape, int, int]  # elements `begin` to `end` - 1 of a tensor of this shape
+_MAGIC = b"\x89DGRAD\r\n"  # of a part that is BF16 times a factor
+_SCALED = struct.Struct("<8sf")
 _MIN_BYTES = 1 << 12  # of a part that is worth packing
 _NAMES = ("F64", "F32", "F16", "BF16")
 _CODES = {name: i for i, name in enumerate(_NAMES)}
@@ -136,18 +140,34 @@ class PackedReduce:
         data = _bytes_of(part)
         self.original += data.size
         if self._pack and data.size >= _MIN_BYTES:
-            packed = pack_matrices(
-                EntryMeta("", "bytes", data.size), data, dtype, pieces, self._options
-            )
+            packed = self._packed_anew(data, dtype, pieces)
             if len(packed) < data.size:
                 self.sent += len(packed)
                 return packed
         self.sent += data.size
         return data.tobytes()
 
+    def _packed_anew(self, data: Bytes, dtype: str, pieces: list[Piece]) -> bytes:
+        """An archive of a part; of FP32 that is BF16 times one factor, of that, behind the factor.
+
+        As gradients of autocast are, and after clipping.
+        """
+        halves = split(data.view(np.float32)) if dtype == "F32" else None
+        if halves is None:
+            return self._archive(data, dtype, pieces)
+        bits, factor = halves
+        return b"".join(
+            (_SCALED.pack(_MAGIC, factor), self._archive(as_bytes(bits), "BF16", pieces))
+        )
+
+    def _archive(self, data: Bytes, dtype: str, pieces: list[Piece]) -> bytes:
+        return pack_matrices(EntryMeta("", "bytes", data.size), data, dtype, pieces, self._options)
+
     def _unpacked(self, data: Bytes, like: torch.Tensor, rank: int) -> torch.Tensor:
         """A part that rank `rank` has sent, in the form of `like`."""
         size = like.nbytes
+        if data.size != size and data[: len(_MAGIC)].tobytes() == _MAGIC:
+            return self._scaled(data, like, rank)
         found = np.empty(size, np.uint8)
         if data.size == size:
             found[:] = data
@@ -157,6 +177,15 @@ class PackedReduce:
             except DensorError as error:
                 raise FormatError(f"gradients from rank {rank}: {error}") from error
         return torch.from_numpy(found).view(like.dtype) if size else torch.empty_like(like)
+
+    def _scaled(self, data: Bytes, like: torch.Tensor, rank: int) -> torch.Tensor:
+        """Likewise, where it is BF16 times a factor."""
+        if data.size < _SCALED.size or like.dtype != torch.float32:
+            raise FormatError(f"gradients from rank {rank}: a factor that is for others")
+        _, factor = _SCALED.unpack_from(data)
+        halves = torch.empty(like.numel(), dtype=torch.bfloat16)
+        bits = self._unpacked(data[_SCALED.size :], halves, rank).view(torch.int16).numpy()
+        return torch.from_numpy(widened(bits.view(np.uint16), np.float32(factor)))
 
     def _exchange(self, outgoing: list[bytes], form: list[int]) -> list[Bytes]:
         """Sends a string of bytes to each rank; what they have sent to this one.

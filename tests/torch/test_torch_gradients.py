@@ -84,6 +84,28 @@ def check_shapes(rank: int, ranks: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.parametrize("factor", [1.0, 0.731, 2.0**-7 * 0.9])
+def test_fp32_that_is_bf16_times_a_factor(factor: float) -> None:
+    reduce = PackedReduce("no group")
+    generator = torch.Generator().manual_seed(0)
+    halves = (torch.randn(50000, generator=generator) * 1e-3).bfloat16()
+    halves[:3] = torch.tensor([0.0, -0.0, 1e-30]).bfloat16()
+    part = halves.float() * torch.tensor(factor)
+    packed = reduce._packed(part, "F32", [((50000,), 0, 50000)])
+    assert len(packed) < 0.36 * part.nbytes
+    found = reduce._unpacked(np.frombuffer(packed, np.uint8), part, 1)
+    assert torch.equal(found.view(torch.int32), part.view(torch.int32))
+    part[7] *= 1.001
+    other = reduce._packed(part, "F32", [((50000,), 0, 50000)])
+    found = reduce._unpacked(np.frombuffer(other, np.uint8), part, 1)
+    assert torch.equal(found.view(torch.int32), part.view(torch.int32))
+    for bad in (packed[:10], packed[:-1], packed[:12], packed[:12] + packed):
+        with pytest.raises(FormatError, match="rank 5"):
+            reduce._unpacked(np.frombuffer(bad, np.uint8), part, 5)
+    with pytest.raises(FormatError, match="rank 5"):
+        reduce._unpacked(np.frombuffer(packed, np.uint8), halves, 5)
+
+
 class Bucket:
     """As the hook is given one."""
 
