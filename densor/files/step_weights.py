@@ -63,6 +63,7 @@ class Finder:
     ) -> None:
         self._file, self._base, self._told = file, base, told
         self._free: dict[tuple[int, ...], dict[str, Candidate]] = {}  # by shape and name
+        self._taken: dict[tuple[int, ...], int] = {}  # by shape, of those still passed over
         old = {t.name: t for t in base_tensors if t.plain}
         used = list(taken)
         for tensor in tensors:
@@ -109,7 +110,11 @@ class Finder:
 
     def take(self, match: Match, shape: tuple[int, ...]) -> None:
         """Takes weights that were found, so that they are not found again."""
-        del self._free[shape][match.place.name]
+        free = self._free[shape]
+        del free[match.place.name]
+        self._taken[shape] = self._taken.get(shape, 0) + 1
+        if self._taken[shape] > len(free):  # looking for the first would pass over all of them
+            self._free[shape], self._taken[shape] = dict(free), 0
 
     def _updates(self, stem: str, number: float | None) -> Iterator[Update]:
         """Those that options of the files say, each once."""
