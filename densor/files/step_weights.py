@@ -6,6 +6,7 @@ them between the step and the saving.
 """
 
 from bisect import bisect
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -62,8 +63,8 @@ class Finder:
         told: tuple[Told, ...],
     ) -> None:
         self._file, self._base, self._told = file, base, told
-        self._free: dict[tuple[int, ...], dict[str, Candidate]] = {}  # by shape and name
-        self._taken: dict[tuple[int, ...], int] = {}  # by shape, of those still passed over
+        # By shape and name; the first of a dict is found only past all that were taken
+        self._free: dict[tuple[int, ...], OrderedDict[str, Candidate]] = {}
         old = {t.name: t for t in base_tensors if t.plain}
         used = list(taken)
         for tensor in tensors:
@@ -78,7 +79,7 @@ class Finder:
                 continue  # a moment, or what another name has too
             used.insert(at, stretch)
             place = Candidate(tensor.name, tensor.offset, other.offset)
-            self._free.setdefault(tensor.shape, {})[tensor.name] = place
+            self._free.setdefault(tensor.shape, OrderedDict())[tensor.name] = place
 
     def found(
         self,
@@ -94,7 +95,7 @@ class Finder:
         after it.
         """
         updates = list(self._updates(stem, number))
-        free = self._free.get(shape, {})
+        free = self._free.get(shape, OrderedDict())
         named = (free[stem],) if stem in free else ()
         best: Match | None = None
         for place in (*named, *islice(free.values(), _TRIED)) if updates else ():
@@ -110,11 +111,7 @@ class Finder:
 
     def take(self, match: Match, shape: tuple[int, ...]) -> None:
         """Takes weights that were found, so that they are not found again."""
-        free = self._free[shape]
-        del free[match.place.name]
-        self._taken[shape] = self._taken.get(shape, 0) + 1
-        if self._taken[shape] > len(free):  # looking for the first would pass over all of them
-            self._free[shape], self._taken[shape] = dict(free), 0
+        del self._free[shape][match.place.name]
 
     def _updates(self, stem: str, number: float | None) -> Iterator[Update]:
         """Those that options of the files say, each once."""

@@ -486,14 +486,14 @@ def test_a_table_is_read_once_for_all_that_follows(monkeypatch: pytest.MonkeyPat
 
 def test_many_weights_of_one_shape_are_found_in_time() -> None:
     """Each is the first that is left: those that were taken are not passed over each time."""
-    count = 60_000
+    count = 150_000
     tensors = [TensorInfo(f"w{i}", "F32", (4,), 16 * i, 16) for i in range(count)]
     nothing: Any = None  # is read, or needed of a match
     finder = Finder(nothing, nothing, tensors, tensors, [], ())
-    begin = time.process_time()
+    begin = time.process_time()  # 6 s where they are passed over
     for i in range(count):
         first = next(iter(finder._free[(4,)].values()))
         assert first.name == f"w{i}"
         finder.take(Match(first, nothing, 1.0, nothing, nothing, nothing), (4,))
     assert not finder._free[(4,)]
-    assert time.process_time() - begin < 1.5
+    assert time.process_time() - begin < 2
