@@ -285,11 +285,13 @@ def _groups_of(model: torch.nn.Module) -> list[list[Shape]]:
 
     groups: dict[int, list[Shape]] = {}
     owner: dict[str, int] = {}
+    seen: set[int] = set()  # weights that are used twice have one gradient
     for number, (name, module) in enumerate(model.named_modules()):
         outer = owner.get(name.rpartition(".")[0], 0) if name else 0
         owner[name] = number if isinstance(module, FSDPModule) else outer
         for parameter in module.parameters(recurse=False):
-            if parameter.requires_grad:
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
                 groups.setdefault(owner[name], []).append(tuple(parameter.shape))
     return list(groups.values())
 

@@ -154,6 +154,8 @@ def test_groups_that_are_reduced_together(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(fsdp, "FSDPModule", Block)
     frozen = nn.Linear(3, 3).requires_grad_(False)
     model = Block(Block(nn.Linear(5, 3), frozen), nn.Sequential(nn.Linear(3, 2)), nn.Linear(2, 9))
+    model.append(nn.Linear(2, 9, bias=False))
+    model[3].weight = model[2].weight
     scatter = PackedReduceScatter(model=model)
     assert scatter._shapes_of(3 * 5 + 3, 1) == [(3, 5), (3,)]
     assert scatter._shapes_of(2 * 5 + 2, 2) == [(2, 5), (2,)]
