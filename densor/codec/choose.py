@@ -8,6 +8,7 @@
 | other bytes | all | Zstandard | |
 | floats in many small matrices, in 32 batches | 3 to 5 | rANS, as below | trial; of low rank at 3 |
 | floats in matrices from 64 KiB on | 1 to 3 | planes by spans, or as below | it declines |
+| floats in matrices that are told | 1 to 5 | scale_context by spans, or as below | estimate |
 | floats in matrices | 9 | float_cm, or both ways below | trial |
 | floats in matrices, few zeros | 6 to 8 | scale_context, or planes | trial to 128 KiB, estimate |
 | floats in matrices, few rows | 4 to 9 | also planes by spans | trial from 64 to 512 KiB |
@@ -138,6 +139,7 @@ IMAGE_SAMPLE = 1 << 14  # bytes of an image that are tried as plain bytes
 
 Row = Callable[[Batch, Level], Coding | None]
 FLOAT_CODECS = {
+    "matrix_spans": registry.CODEC_SCALE_CONTEXT,
     "scale_context": registry.CODEC_SCALE_CONTEXT,
     "float_cm": registry.CODEC_FLOAT_CM,
 }
@@ -242,7 +244,12 @@ def _rows(data: Data, level: Level) -> tuple[Row, ...]:
     if data is Data.AUDIO:
         return (_audio,)
     if data is Data.MATRICES:
-        by_rows = {"planes": (), "scale_context": (_scale_context,), "float_cm": (_float_cm,)}
+        by_rows: dict[str, tuple[Row, ...]] = {
+            "planes": (),
+            "matrix_spans": (_matrix_spans,),
+            "scale_context": (_scale_context,),
+            "float_cm": (_float_cm,),
+        }
         small = (_small_matrices,) if level.planes == "huffman" and level.classes >= 4 else ()
         by_spans = (_spans,) if level.spans else ()
         return _delta, *by_rows[level.floats], *small, *by_spans, _planes_or_spans

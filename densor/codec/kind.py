@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import NamedTuple
@@ -26,6 +26,7 @@ BATCH_BYTES = 3 << 23  # below the size from which allocators return memory at o
 _MIN_COLUMNS = 64
 _MAX_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
+_JOINED_BYTES = 1 << 23  # of tensors that share a batch
 _MAX_RUN = 4096  # bytes of a run of blocks, about
 
 
@@ -194,6 +195,49 @@ def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     integers = dtype in INTEGERS
     books = (rows[-2], rows[-1]) if integers and len(rows) > 1 else (0, 0)
     return Kind(layout, run, integers, dtype, (matrix_of(rows),), books=books)
+
+
+def segments_of(
+    dtype: str, pieces: Iterable[tuple[tuple[int, ...], int, int]]
+) -> Iterator["Segment"]:
+    """How to treat elements of several tensors, one after the other, which share a few batches.
+
+    `pieces`: (shape, begin, end) of each: which of the elements of a tensor of this shape it is.
+    """
+    layout = layout_for(dtype)
+    assert layout is not None
+    joined: list[tuple[int, int]] = []
+    count, most = 0, _JOINED_BYTES // layout.size
+
+    def of_joined() -> Segment:
+        widest = max(joined, key=lambda part: part[0] * part[1])
+        kind = replace(kind_of(dtype, (1, widest[1])), parts=tuple(joined))
+        return Segment(kind, count * layout.size)
+
+    for shape, begin, end in pieces:
+        parts = _parts_between(shape, begin, end)
+        size = sum(rows * columns for rows, columns in parts)
+        if joined and count + size > most:
+            yield of_joined()
+            joined, count = [], 0
+        if size > most:  # which is cut into batches
+            for rows, columns in parts:
+                kind = kind_of(dtype, (rows, columns))
+                yield Segment(replace(kind, parts=((rows, columns),)), rows * columns * layout.size)
+        else:
+            joined += parts
+            count += size
+    if joined:
+        yield of_joined()
+
+
+def _parts_between(shape: tuple[int, ...], begin: int, end: int) -> list[tuple[int, int]]:
+    """The matrices that elements `begin` to `end` - 1 of a tensor are made of, exactly."""
+    columns = matrix_of(shape)[1]
+    if columns > end - begin:
+        return [(1, end - begin)] if end > begin else []
+    first = min(-begin % columns, end - begin)
+    return [(1, first)] * (first > 0) + _rows_of(end - begin - first, columns)
 
 
 def as_tokens(kind: Kind) -> Kind:

@@ -21,8 +21,8 @@ class Level:
     classes: int  # codes per plane and model, at most
     zstd: int  # Zstandard level, for bytes and planes that repeat
     try_zstd: bool  # whether planes of numbers are tried with Zstandard too
-    floats: Literal["planes", "scale_context", "float_cm"] = (
-        "planes"  # the codec of floating-point numbers
+    floats: Literal["planes", "matrix_spans", "scale_context", "float_cm"] = (
+        "planes"  # the codec of floating-point numbers; spans of scale contexts where these suit
     )
     planes: Literal["huffman", "rans"] = "huffman"  # how byte planes of everything else are coded
     bytes: Literal["zstd", "light", "full"] = "zstd"  # the codec of plain bytes, or its model
@@ -116,6 +116,15 @@ def with_rans(level: Level) -> Level:
 
 
 @cache
+def with_matrix_spans(level: Level) -> Level:
+    """A level for floats whose matrices are known, under scale contexts where that is fast.
+
+    No other program reads what is written, such as one that knows byte planes alone.
+    """
+    return replace(level, floats="matrix_spans") if level.floats == "planes" else level
+
+
+@cache
 def with_few_codes(level: Level) -> Level:
     """Likewise, with half the codes for a plane, as lower levels have."""
     return replace(with_huffman_codes(level), classes=max(1, level.classes // 2))
@@ -148,5 +157,8 @@ def with_simpler_sound(level: Level) -> tuple[Level, ...]:
 
 @cache
 def of_low_halves(level: Level) -> Level:
-    """A level for the lower halves of numbers of 4 bytes, in which nothing repeats."""
-    return replace(level, try_zstd=False)
+    """A level for the lower halves of numbers of 4 bytes, in which nothing repeats.
+
+    They are coded by rANS, as the upper ones under scale contexts.
+    """
+    return replace(level, try_zstd=False, planes="rans")

@@ -6,6 +6,7 @@ them between the step and the saving.
 """
 
 from bisect import bisect
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -62,7 +63,8 @@ class Finder:
         told: tuple[Told, ...],
     ) -> None:
         self._file, self._base, self._told = file, base, told
-        self._free: dict[tuple[int, ...], dict[str, Candidate]] = {}  # by shape and name
+        # By shape and name; the first of a dict is found only past all that were taken
+        self._free: dict[tuple[int, ...], OrderedDict[str, Candidate]] = {}
         old = {t.name: t for t in base_tensors if t.plain}
         used = list(taken)
         for tensor in tensors:
@@ -77,7 +79,7 @@ class Finder:
                 continue  # a moment, or what another name has too
             used.insert(at, stretch)
             place = Candidate(tensor.name, tensor.offset, other.offset)
-            self._free.setdefault(tensor.shape, {})[tensor.name] = place
+            self._free.setdefault(tensor.shape, OrderedDict())[tensor.name] = place
 
     def found(
         self,
@@ -93,7 +95,7 @@ class Finder:
         after it.
         """
         updates = list(self._updates(stem, number))
-        free = self._free.get(shape, {})
+        free = self._free.get(shape, OrderedDict())
         named = (free[stem],) if stem in free else ()
         best: Match | None = None
         for place in (*named, *islice(free.values(), _TRIED)) if updates else ():

@@ -12,6 +12,9 @@ ranks, whatever comes first, so that the result is the same bits as without pack
 >>> model.set_custom_reduce_scatter(PackedReduceScatter())  # doctest: +SKIP
 """
 
+import math
+import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +23,20 @@ import torch.distributed as dist
 
 import densor
 from densor import dtypes
+from densor.codec.adam.scaled import split, widened
 from densor.errors import ArgumentError, DensorError, FormatError
-from densor.formats.io.sources import Bytes
+from densor.formats.container.entry import EntryMeta
+from densor.formats.container.tensor_blob import pack_matrices
+from densor.formats.io.sources import Bytes, as_bytes
+from densor.options import WriteOptions
 from densor.runtime.arguments import need
 from densor.runtime.beside import Beside
 
 DEFAULT_LEVEL = 1
+Shape = tuple[int, ...]
+Piece = tuple[Shape, int, int]  # elements `begin` to `end` - 1 of a tensor of this shape
+_MAGIC = b"\x89DGRAD\r\n"  # of a part that is BF16 times a factor
+_SCALED = struct.Struct("<8sf")
 _MIN_BYTES = 1 << 12  # of a part that is worth packing
 _NAMES = ("F64", "F32", "F16", "BF16")
 _CODES = {name: i for i, name in enumerate(_NAMES)}
@@ -45,17 +56,20 @@ class PackedReduce:
         self, group: Any = None, level: int = DEFAULT_LEVEL, threads: int = 1, *, pack: bool = True
     ) -> None:
         self._group = dist.new_group(backend="gloo") if group is None else group
-        self._level, self._threads, self._pack = level, threads, pack
+        self._options, self._pack = WriteOptions(level=level, threads=threads), pack
+        self._threads = threads
         self._beside = Beside("densor-gradients")
         self.original = self.sent = 0
 
-    def start(self, flat: torch.Tensor) -> "torch.futures.Future[torch.Tensor]":
-        """Begins to average one-dimensional gradients over all ranks, in place."""
+    def start(
+        self, flat: torch.Tensor, shapes: Sequence[Shape] = ()
+    ) -> "torch.futures.Future[torch.Tensor]":
+        """Begins to average one-dimensional gradients over all ranks, in place; see `average`."""
         future: torch.futures.Future[torch.Tensor] = torch.futures.Future()
 
         def work() -> None:
             try:
-                future.set_result(self.average(flat))
+                future.set_result(self.average(flat, shapes))
             except Exception as error:  # handed on to whoever waits
                 future.set_exception(error)  # type: ignore[arg-type]
 
@@ -63,30 +77,37 @@ class PackedReduce:
         self._beside.submit(work)
         return future
 
-    def average(self, flat: torch.Tensor) -> torch.Tensor:
+    def average(self, flat: torch.Tensor, shapes: Sequence[Shape] = ()) -> torch.Tensor:
         """Averages one-dimensional gradients over all ranks, in place; see `start`.
+
+        `shapes`: of the tensors that lie in `flat`, one after the other, which are packed as
+        matrices; what is behind them, or all where nothing is known, has no rows.
 
         A DensorError where another rank has sent what cannot be decoded, or has another dtype or
         number of elements.
         """
         parts, own, dtype = self._parts(flat)
         ranks, form = len(parts), [_CODES[dtype], flat.numel()]
-        total = self._sum(parts, own, form).div_(ranks)
+        lengths = [part.numel() for part in parts]
+        pieces = _pieces(shapes, lengths)
+        total = self._sum(parts, own, form, pieces).div_(ranks)
         parts[own].copy_(total)
-        packed = self._packed(total, dtype)
+        packed = self._packed(total, dtype, pieces[own])
         incoming = self._exchange([b"" if r == own else packed for r in range(ranks)], form)
         for rank, data in enumerate(incoming):
             if rank != own:
                 parts[rank].copy_(self._unpacked(data, parts[rank], rank))
         return flat
 
-    def sum_of_own_part(self, flat: torch.Tensor) -> torch.Tensor:
+    def sum_of_own_part(self, flat: torch.Tensor, shapes: Sequence[Shape] = ()) -> torch.Tensor:
         """The sum over all ranks of this rank's part of one-dimensional gradients.
 
-        Parts are of the same number of elements, the last one of what is left. Errors as above.
+        Parts are of the same number of elements, the last one of what is left. `shapes`: of the
+        tensors in each part. Errors as above.
         """
         parts, own, dtype = self._parts(flat)
-        return self._sum(parts, own, [_CODES[dtype], flat.numel()])
+        pieces = [_pieces(shapes, [part.numel()])[0] for part in parts]
+        return self._sum(parts, own, [_CODES[dtype], flat.numel()], pieces)
 
     def _parts(self, flat: torch.Tensor) -> tuple[list[torch.Tensor], int, str]:
         """Parts of all ranks, the number of this one, and the dtype."""
@@ -97,10 +118,15 @@ class PackedReduce:
         step = -(-flat.numel() // ranks)
         return [flat[r * step : (r + 1) * step] for r in range(ranks)], own, dtype
 
-    def _sum(self, parts: list[torch.Tensor], own: int, form: list[int]) -> torch.Tensor:
+    def _sum(
+        self, parts: list[torch.Tensor], own: int, form: list[int], pieces: list[list[Piece]]
+    ) -> torch.Tensor:
         """The sum of this rank's part, in the order of ranks."""
         dtype = _NAMES[form[0]]
-        outgoing = [b"" if r == own else self._packed(part, dtype) for r, part in enumerate(parts)]
+        outgoing = [
+            b"" if rank == own else self._packed(part, dtype, within)
+            for rank, (part, within) in enumerate(zip(parts, pieces, strict=True))
+        ]
         incoming = self._exchange(outgoing, form)
         total: torch.Tensor | None = None
         for rank, data in enumerate(incoming):
@@ -109,21 +135,39 @@ class PackedReduce:
         assert total is not None
         return total
 
-    def _packed(self, part: torch.Tensor, dtype: str) -> bytes:
+    def _packed(self, part: torch.Tensor, dtype: str, pieces: list[Piece]) -> bytes:
         """A part as it is sent: as its bytes where packing makes them no fewer."""
         data = _bytes_of(part)
         self.original += data.size
         if self._pack and data.size >= _MIN_BYTES:
-            packed = densor.compress(memoryview(data), self._level, self._threads, dtype=dtype)
+            packed = self._packed_anew(data, dtype, pieces)
             if len(packed) < data.size:
                 self.sent += len(packed)
                 return packed
         self.sent += data.size
         return data.tobytes()
 
+    def _packed_anew(self, data: Bytes, dtype: str, pieces: list[Piece]) -> bytes:
+        """An archive of a part; of FP32 that is BF16 times one factor, of that, behind the factor.
+
+        As gradients of autocast are, and after clipping.
+        """
+        halves = split(data.view(np.float32)) if dtype == "F32" else None
+        if halves is None:
+            return self._archive(data, dtype, pieces)
+        bits, factor = halves
+        return b"".join(
+            (_SCALED.pack(_MAGIC, factor), self._archive(as_bytes(bits), "BF16", pieces))
+        )
+
+    def _archive(self, data: Bytes, dtype: str, pieces: list[Piece]) -> bytes:
+        return pack_matrices(EntryMeta("", "bytes", data.size), data, dtype, pieces, self._options)
+
     def _unpacked(self, data: Bytes, like: torch.Tensor, rank: int) -> torch.Tensor:
         """A part that rank `rank` has sent, in the form of `like`."""
         size = like.nbytes
+        if data.size != size and data[: len(_MAGIC)].tobytes() == _MAGIC:
+            return self._scaled(data, like, rank)
         found = np.empty(size, np.uint8)
         if data.size == size:
             found[:] = data
@@ -133,6 +177,15 @@ class PackedReduce:
             except DensorError as error:
                 raise FormatError(f"gradients from rank {rank}: {error}") from error
         return torch.from_numpy(found).view(like.dtype) if size else torch.empty_like(like)
+
+    def _scaled(self, data: Bytes, like: torch.Tensor, rank: int) -> torch.Tensor:
+        """Likewise, where it is BF16 times a factor."""
+        if data.size < _SCALED.size or like.dtype != torch.float32:
+            raise FormatError(f"gradients from rank {rank}: a factor that is for others")
+        _, factor = _SCALED.unpack_from(data)
+        halves = torch.empty(like.numel(), dtype=torch.bfloat16)
+        bits = self._unpacked(data[_SCALED.size :], halves, rank).view(torch.int16).numpy()
+        return torch.from_numpy(widened(bits.view(np.uint16), np.float32(factor)))
 
     def _exchange(self, outgoing: list[bytes], form: list[int]) -> list[Bytes]:
         """Sends a string of bytes to each rank; what they have sent to this one.
@@ -161,12 +214,22 @@ class PackedReduce:
 class PackedReduceScatter:
     """For `FSDPModule.set_custom_reduce_scatter` of FSDP2 on CPUs, over gloo.
 
-    `level`, `threads`, `pack`: as for `PackedReduce`. Sums are taken in the order of ranks, so that
-    they are the same bits with and without packing. `original`, `sent`: bytes of this rank.
+    `level`, `threads`, `pack`: as for `PackedReduce`. `model`: what was given to `fully_shard`,
+    parts of it too, whose gradients are packed as the matrices that they are. Sums are taken in the
+    order of ranks, so that they are the same bits with and without packing. `original`, `sent`:
+    bytes of this rank.
     """
 
-    def __init__(self, level: int = DEFAULT_LEVEL, threads: int = 1, *, pack: bool = True) -> None:
+    def __init__(
+        self,
+        level: int = DEFAULT_LEVEL,
+        threads: int = 1,
+        *,
+        pack: bool = True,
+        model: torch.nn.Module | None = None,
+    ) -> None:
         self._settings: dict[str, Any] = {"level": level, "threads": threads, "pack": pack}
+        self._groups = [] if model is None else _groups_of(model)
         self._reduce: dict[Any, PackedReduce] = {}  # by group
 
     @property
@@ -202,10 +265,35 @@ class PackedReduceScatter:
         ranks = dist.get_world_size(group)
         if flat.numel() != ranks * output_tensor.numel():
             raise ArgumentError("gradients do not divide into equal parts of all ranks")
-        total = reduce.sum_of_own_part(flat)
+        total = reduce.sum_of_own_part(flat, self._shapes_of(output_tensor.numel(), ranks))
         if average:
             total.div_(ranks)
         output_tensor.copy_(total.reshape(output_tensor.shape))
+
+    def _shapes_of(self, part: int, ranks: int) -> list[Shape]:
+        """Of the parts of parameters in a part of so many elements, where that is known."""
+        for shapes in self._groups:
+            parts = [(-(-shape[0] // ranks), *shape[1:]) for shape in shapes if shape]
+            if sum(map(math.prod, parts)) == part:
+                return parts
+        return []
+
+
+def _groups_of(model: torch.nn.Module) -> list[list[Shape]]:
+    """Shapes of the parameters whose gradients FSDP2 reduces together."""
+    from torch.distributed.fsdp import FSDPModule
+
+    groups: dict[int, list[Shape]] = {}
+    owner: dict[str, int] = {}
+    seen: set[int] = set()  # weights that are used twice have one gradient
+    for number, (name, module) in enumerate(model.named_modules()):
+        outer = owner.get(name.rpartition(".")[0], 0) if name else 0
+        owner[name] = number if isinstance(module, FSDPModule) else outer
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad and id(parameter) not in seen:
+                seen.add(id(parameter))
+                groups.setdefault(owner[name], []).append(tuple(parameter.shape))
+    return list(groups.values())
 
 
 def packed_hook(
@@ -215,7 +303,44 @@ def packed_hook(
     """For `DistributedDataParallel.register_comm_hook`: the average of a bucket over all ranks."""
     need(state, PackedReduce, "state")
     flat: torch.Tensor = bucket.buffer()
-    return state.start(flat)
+    return state.start(flat, _shapes_in(bucket, flat))
+
+
+def _shapes_in(bucket: dist.GradBucket, flat: torch.Tensor) -> list[Shape]:  # type: ignore[name-defined]
+    """Shapes of the gradients in a bucket, as far as they lie in it one after the other."""
+    at, shapes = flat.data_ptr(), []
+    for gradient in bucket.gradients():
+        if gradient.data_ptr() != at or not gradient.is_contiguous():
+            break
+        shapes.append(tuple(gradient.shape))
+        at += gradient.nbytes
+    return shapes
+
+
+def _pieces(shapes: Sequence[Shape], lengths: Sequence[int]) -> list[list[Piece]]:
+    """Which elements of which tensors parts of these lengths hold, one after the other.
+
+    `shapes`: of the tensors; what is behind them is one more, of one dimension.
+    """
+    left, known = sum(lengths), []
+    for shape in shapes:
+        if math.prod(shape) > left:
+            break
+        known.append(shape)
+        left -= math.prod(shape)
+    known.append((left,))
+    found: list[list[Piece]] = [[] for _ in lengths]
+    ends = np.cumsum(lengths).tolist()
+    part = begin = 0  # of what is to be told
+    for shape in known:
+        first, end = begin, begin + math.prod(shape)
+        while begin < end:
+            stop = min(end, ends[part])
+            if stop > begin:
+                found[part].append((shape, begin - first, stop - first))
+            begin = stop
+            part += begin == ends[part] and part + 1 < len(ends)
+    return found
 
 
 def _most(form: list[int]) -> int:

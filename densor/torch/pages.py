@@ -5,6 +5,7 @@ tokens are kept plain until they fill a page, so that nothing old is coded again
 docs/format/cache_page.md.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 import xxhash
 
 import densor
-from densor.arrays import check_whole
+from densor.arrays import check_whole, describe
 from densor.errors import (
     ArgumentError,
     ChecksumError,
@@ -23,7 +24,10 @@ from densor.errors import (
     TruncatedError,
     UnsupportedError,
 )
+from densor.float_formats import by_rows
+from densor.formats.container.tensor_blob import pack_matrices
 from densor.formats.io.outputs import errors_of
+from densor.options import WriteOptions
 from densor.runtime.arguments import need, need_whole
 from densor.torch import rotated, rotated_coding
 
@@ -78,8 +82,19 @@ def _pack(page: Page, level: int, rope_theta: float | None, way: int) -> bytes |
             return None
     else:
         coded = _turned(tensor) if way == CHANNELS else tensor
-        body = memoryview(head + densor.compress(coded, level, 1))
+        body = memoryview(head + _by_heads(coded, level))
     return b"".join((body, xxhash.xxh3_128(body).digest()))
+
+
+def _by_heads(tensor: torch.Tensor, level: int) -> bytes:
+    """An archive of a tensor whose last two dimensions are matrices with scales of their own."""
+    meta, data = describe(tensor)
+    assert meta.dtype is not None
+    if not by_rows(meta.dtype):
+        return densor.compress(tensor, level, 1)
+    batch, heads, *shape = tensor.shape
+    pieces = [(tuple(shape), 0, math.prod(shape))] * (batch * heads)
+    return pack_matrices(meta, data, meta.dtype, pieces, WriteOptions(level=level, threads=1))
 
 
 def _turned(tensor: torch.Tensor) -> torch.Tensor:

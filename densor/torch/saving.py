@@ -9,8 +9,10 @@
 """
 
 import contextlib
+import os
 import re
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +21,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.planner import SavePlan
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from densor import arrays
@@ -83,6 +86,43 @@ def _memory_like(tensor: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(tensor, device="cpu", pin_memory=pinned)
 
 
+class _Writer(PackedWriter):
+    """A writer that tells all ranks, as they plan, what has failed on this one."""
+
+    error: Exception | None = None
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        """As before, or raises the error."""
+        if self.error is not None:
+            raise self.error
+        return super().prepare_local_plan(plan)
+
+
+class _Lock:
+    """An open folder, closed with this object at the latest, which ends its lock."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.close = weakref.finalize(self, os.close, handle)
+
+
+def _locked(folder: Path) -> _Lock | None:
+    """Locks a folder against other writers; None where the system cannot, FileError where one has.
+
+    No file is made for it, and it ends with the process, however that ends.
+    """
+    try:
+        import fcntl
+
+        lock = _Lock(os.open(folder, os.O_RDONLY | os.O_CLOEXEC))
+        fcntl.flock(lock.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FileError(f"{folder}: another writer saves checkpoints there") from None
+    except (ImportError, OSError):  # no such locks, or no right to open it
+        return None
+    return lock
+
+
 class AsyncCheckpoints:
     """Checkpoints `step-N` in a folder, written by a thread while the training goes on.
 
@@ -96,7 +136,7 @@ class AsyncCheckpoints:
     metadata is there, which is written last: whatever breaks off leaves the one before whole, and
     what it has written is removed, at the latest once a later save is whole. Where an earlier step
     is saved again, the checkpoints that are based on the former one count no more; they are removed
-    likewise.
+    likewise. One writer saves to a folder at a time, from its first `save` to `close`.
     """
 
     def __init__(
@@ -120,6 +160,7 @@ class AsyncCheckpoints:
         self._beside = Beside("densor-saving")
         self._links = 0  # of the latest that was saved here
         self._last: Path | None = None
+        self._held: _Lock | None = None  # of the folder, from the first save on
         with errors_of(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
 
@@ -130,7 +171,12 @@ class AsyncCheckpoints:
         if step < 0:
             raise ArgumentError(f"step must be 0 or more, not {step}")
         self.wait()
-        copied = self._stage.copy(state)
+        try:
+            copied = self._stage.copy(state)
+        except Exception as error:
+            if _distributed():  # others wait for this rank, and are told
+                self._beside.submit(self._write, {}, step, error)
+            raise
         self._beside.submit(self._write, copied, step)
 
     def load(self, state: dict[str, Any], step: int | None = None) -> int:
@@ -165,7 +211,11 @@ class AsyncCheckpoints:
 
     def close(self) -> None:
         """Waits, and ends the thread."""
-        self._beside.close()
+        try:
+            self._beside.close()
+        finally:
+            if self._held is not None:
+                self._held.close()
 
     def __enter__(self) -> Self:
         return self
@@ -176,16 +226,23 @@ class AsyncCheckpoints:
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step}"
 
-    def _write(self, state: dict[str, Any], step: int) -> None:
+    def _write(self, state: dict[str, Any], step: int, failed: Exception | None = None) -> None:
+        """Saves with all ranks; `failed`: what this one has raised already."""
         path = self._path(step)
         last = self._last
         going_on = last is not None and step > _step_of(last)
         base = last if self._links < self._chain and going_on else None
         self._last = None  # until this one is whole
-        if _first_rank():
-            self._give_up(path)
-            _mark(path)
-        writer = PackedWriter(path, self._level, self._threads, base=base)
+        error = failed
+        if error is None and _first_rank():
+            try:
+                self._lock()
+                self._give_up(path)
+                _mark(path)
+            except Exception as other:  # which all ranks are told by the writer
+                error = other
+        writer = _Writer(path, self._level, self._threads, base=base)
+        writer.error = error
         try:
             with _errors_of_ranks():
                 state_dict_saver.save(
@@ -199,6 +256,8 @@ class AsyncCheckpoints:
             if _first_rank():  # the disk may be full; what stays is removed by a later save
                 with contextlib.suppress(OSError, DensorError):
                     self._remove_given_up()
+            if failed is not None:
+                return
             raise
         self._links = 0 if base is None else self._links + 1
         self._last = path
@@ -208,6 +267,11 @@ class AsyncCheckpoints:
             self._remove_given_up()
             if self._keep is not None:
                 self._remove_old(self._keep, path)
+
+    def _lock(self) -> None:
+        """Keeps other writers out of the folder while this one lives; FileError if one has it."""
+        if self._held is None:
+            self._held = _locked(self._folder)
 
     def _give_up(self, path: Path) -> None:
         """Of a checkpoint that is saved again, and of those that need it: what makes them whole.

@@ -249,3 +249,20 @@ def test_what_it_declines() -> None:
     short = weights("F32", 500, 384).copy().view("<u4") & np.uint32(0xFFF80000)
     assert plan(batch_of(short.view(np.uint8), kind_of("F32", (500, 384))), LEVEL) is None
     assert plan(batch_of(data[:4096], kind_of("BF16", (32, 64))), LEVEL) is None
+
+
+@pytest.mark.parametrize(("share", "taken"), [(0.5, True), (1.0, False)])
+def test_second_bytes_that_are_nearly_noise(share: float, taken: bool) -> None:
+    """As of gradients, whose last bits are 0 more often than 1: byte planes save that."""
+    data = weights("BF16", 300, 256)
+    bits = data.view(np.uint16)
+    rng = random_state("last bits")
+    bits &= np.where(rng.random(bits.size) < share, 0xFFFE, 0xFFFF).astype(np.uint16)
+    span = plan(batch_of(data, kind_of("BF16", (300, 256))), LEVEL)
+    assert (span is not None) == taken
+    if span is not None:
+        counts = np.bincount(bits & 1)
+        saved = 1 + (counts / bits.size * np.log2(counts / bits.size)).sum()
+        even = planned(weights("BF16", 300, 256), kind_of("BF16", (300, 256)))
+        assert even.by_planes - span.by_planes == pytest.approx(saved * bits.size, rel=0.2)
+        check(span.encode(), data)

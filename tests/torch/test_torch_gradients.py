@@ -1,6 +1,7 @@
 """Gradients that travel packed: the same bits as the same reduction without packing."""
 
 import datetime
+import math
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import torch.distributed as dist  # noqa: E402
 import torch.multiprocessing as mp  # noqa: E402
 
 from densor.torch import PackedReduce, PackedReduceScatter, packed_hook  # noqa: E402
+from densor.torch import gradients as gradients_module  # noqa: E402
 
 INTEGERS = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
@@ -58,6 +60,109 @@ def check_sums(rank: int, ranks: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+def check_shapes(rank: int, ranks: int, folder: str) -> None:
+    """Matrices whose rows and columns differ in scale take less where shapes are told."""
+    join(rank, ranks, folder)
+    generator = torch.Generator().manual_seed(rank)
+    shapes = [(300, 256), (7,), (128, 300)]
+    tensors = []
+    for shape in shapes:
+        scales = torch.ones(())
+        for dim, size in enumerate(shape):
+            wide = [size if other == dim else 1 for other in range(len(shape))]
+            scales = scales * torch.randn(wide, generator=generator).exp()
+        tensors.append((torch.randn(shape, generator=generator) * scales).bfloat16().flatten())
+    tensors.append(torch.randn(1000, generator=generator).bfloat16())  # no shape is told
+    sent, results = [], []
+    for told in ([], shapes, [(2, 2)], [*shapes, (1 << 20,)]):
+        reduce, flat = PackedReduce(), torch.cat(tensors)
+        results.append(reduce.start(flat, told).wait())
+        sent.append(reduce.sent)
+    for other in results[1:]:
+        assert torch.equal(results[0].view(torch.int16), other.view(torch.int16))
+    assert sent[1] < 0.97 * sent[0] and sent[3] == sent[1]
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.731, 2.0**-7 * 0.9])
+def test_fp32_that_is_bf16_times_a_factor(factor: float) -> None:
+    reduce = PackedReduce("no group")
+    generator = torch.Generator().manual_seed(0)
+    halves = (torch.randn(50000, generator=generator) * 1e-3).bfloat16()
+    halves[:3] = torch.tensor([0.0, -0.0, 1e-30]).bfloat16()
+    part = halves.float() * torch.tensor(factor)
+    packed = reduce._packed(part, "F32", [((50000,), 0, 50000)])
+    assert len(packed) < 0.36 * part.nbytes
+    found = reduce._unpacked(np.frombuffer(packed, np.uint8), part, 1)
+    assert torch.equal(found.view(torch.int32), part.view(torch.int32))
+    part[7] *= 1.001
+    other = reduce._packed(part, "F32", [((50000,), 0, 50000)])
+    found = reduce._unpacked(np.frombuffer(other, np.uint8), part, 1)
+    assert torch.equal(found.view(torch.int32), part.view(torch.int32))
+    for bad in (packed[:10], packed[:-1], packed[:12], packed[:12] + packed):
+        with pytest.raises(FormatError, match="rank 5"):
+            reduce._unpacked(np.frombuffer(bad, np.uint8), part, 5)
+    with pytest.raises(FormatError, match="rank 5"):
+        reduce._unpacked(np.frombuffer(packed, np.uint8), halves, 5)
+
+
+class Bucket:
+    """As the hook is given one."""
+
+    def __init__(self, shapes) -> None:
+        self._flat = torch.randn(sum(math.prod(shape) for shape in shapes))
+        self._shapes = shapes
+
+    def buffer(self):
+        return self._flat
+
+    def gradients(self):
+        parts = self._flat.split([math.prod(shape) for shape in self._shapes])
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
+
+
+def test_shapes_of_a_bucket() -> None:
+    shapes = [(3, 5), (4,), (2, 3, 4)]
+    bucket = Bucket(shapes)
+    assert gradients_module._shapes_in(bucket, bucket.buffer()) == shapes
+    found = gradients_module._shapes_in(bucket, bucket.buffer()[1:])
+    assert found == []  # they do not begin where it does
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7, 60])
+@pytest.mark.parametrize("shapes", [[], [(5, 7), (1,), (0, 3), (2, 2)], [(43,)], [(44,)]])
+def test_pieces_cover_all_parts(ranks: int, shapes) -> None:
+    step = -(-43 // ranks)
+    lengths = [max(0, min(step, 43 - rank * step)) for rank in range(ranks)]
+    found = gradients_module._pieces(shapes, lengths)
+    assert [sum(end - begin for _, begin, end in part) for part in found] == lengths
+    told = [(shape, at) for part in found for shape, begin, end in part for at in range(begin, end)]
+    known = [shape for shape in shapes if math.prod(shape) <= 43]
+    wanted = [(shape, at) for shape in known for at in range(math.prod(shape))]
+    assert told[: len(wanted)] == wanted
+    left = 43 - len(wanted)
+    assert told[len(wanted) :] == [((left,), at) for at in range(left)]
+
+
+def test_groups_that_are_reduced_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import nn
+    from torch.distributed import fsdp
+
+    class Block(nn.Sequential):
+        pass
+
+    monkeypatch.setattr(fsdp, "FSDPModule", Block)
+    frozen = nn.Linear(3, 3).requires_grad_(False)
+    model = Block(Block(nn.Linear(5, 3), frozen), nn.Sequential(nn.Linear(3, 2)), nn.Linear(2, 9))
+    model.append(nn.Linear(2, 9, bias=False))
+    model[3].weight = model[2].weight
+    scatter = PackedReduceScatter(model=model)
+    assert scatter._shapes_of(3 * 5 + 3, 1) == [(3, 5), (3,)]
+    assert scatter._shapes_of(2 * 5 + 2, 2) == [(2, 5), (2,)]
+    assert scatter._shapes_of(6 + 2 + 18 + 9, 1) == [(2, 3), (2,), (9, 2), (9,)]
+    assert scatter._shapes_of(1, 1) == PackedReduceScatter()._shapes_of(18, 1) == []
+
+
 def check_training(rank: int, ranks: int, folder: str) -> None:
     join(rank, ranks, folder)
     results = []
@@ -88,7 +193,7 @@ def check_bad_ranks(rank: int, ranks: int, folder: str) -> None:
     with pytest.raises(ArgumentError):
         reduce.average(gradients(rank, 4000 + rank, torch.float32))
     if rank == 1:  # garbage
-        reduce._packed = lambda part, dtype: b"\x89DNSR\r\n\x1a" + bytes(500)  # type: ignore
+        reduce._packed = lambda part, dtype, pieces: b"\x89DNSR\r\n\x1a" + bytes(500)  # type: ignore
         reduce._unpacked = lambda data, like, rank: like  # type: ignore
         reduce.average(gradients(rank, 4000, torch.float32))
     else:
@@ -123,6 +228,8 @@ def check_sharded(rank: int, ranks: int, folder: str) -> None:
     join(rank, ranks, folder)
     mesh = init_device_mesh("cpu", (ranks,))
     results, reduces = [], [PackedReduceScatter(), PackedReduceScatter(pack=False)]
+    told = PackedReduceScatter()
+    reduces.append(told)
     for reduce in [*reduces, None] if ranks == 2 else reduces:  # of two, any order is the same
         torch.manual_seed(0)
         model = torch.nn.Sequential(
@@ -130,6 +237,9 @@ def check_sharded(rank: int, ranks: int, folder: str) -> None:
         ).bfloat16()
         for part in (model[0], model[2], model):
             fully_shard(part, mesh=mesh)
+        if reduce is told:
+            told._groups = PackedReduceScatter(model=model)._groups
+            assert told._groups == [[(256, 64), (256,)], [(9, 256), (9,)]]
         for part in (model[0], model[2], model) if reduce is not None else ():
             part.set_custom_reduce_scatter(reduce)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
@@ -155,6 +265,7 @@ def check_sharded(rank: int, ranks: int, folder: str) -> None:
     [
         (check_sums, 2),
         (check_sums, 3),
+        (check_shapes, 2),
         (check_training, 2),
         (check_sharded, 2),
         pytest.param(check_sharded, 4, marks=pytest.mark.slow),

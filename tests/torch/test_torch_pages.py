@@ -8,6 +8,7 @@ import pytest
 import xxhash
 from reference import cache_page as reference
 
+import densor
 from densor.errors import ArgumentError, DensorError
 
 torch = pytest.importorskip("torch")
@@ -44,6 +45,16 @@ def test_keys_are_relative_to_their_rotated_means() -> None:
     page = unpack_page(packed)
     assert page[:3] == (KEYS, 3, 50)
     assert_same(page.tensor, keys)
+
+
+@pytest.mark.parametrize("level", [1, 3, 6])
+def test_values_have_scales_by_head(level: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    scales = (1.5 * torch.randn(1, 4, 1, 64, generator=generator)).exp()
+    values = (scales * torch.randn(1, 4, 512, 64, generator=generator)).bfloat16()
+    packed = pack_page(Page(VALUES, 3, 0, values), level)
+    assert len(packed) < 0.97 * len(densor.compress(values, level))
+    assert_same(unpack_page(packed).tensor, values)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])

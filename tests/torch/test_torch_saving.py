@@ -1,6 +1,7 @@
 """Checkpoints that are written beside the training."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import random
@@ -14,6 +15,7 @@ import pytest
 from densor.errors import ArgumentError, DensorError, FileError
 
 torch = pytest.importorskip("torch")
+import torch.distributed as dist  # noqa: E402
 import torch.distributed.checkpoint as dcp  # noqa: E402
 
 from densor.torch import (  # noqa: E402
@@ -426,3 +428,76 @@ def test_a_tensor_whose_memory_was_freed_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ArgumentError, match="freed"):
             checkpoints.save({"x": freed}, 1)
         checkpoints.save({"x": torch.ones(5)}, 2)
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    first, second = AsyncCheckpoints(tmp_path), AsyncCheckpoints(tmp_path)
+    first.save(state_at(1), 1)
+    first.wait()
+    second.save(state_at(2), 2)
+    with pytest.raises(FileError, match="another writer"):
+        second.wait()
+    found = blank()
+    assert second.steps() == [1] and second.load(found) == 1  # reading is for all
+    assert_state(found, 1)
+    first.close()
+    second.save(state_at(2), 2)
+    second.wait()
+    assert second.steps() == [1, 2]
+    del second  # a writer that was never closed keeps nobody out once it is gone
+    gc.collect()
+    with AsyncCheckpoints(tmp_path) as third:
+        third.save(state_at(3), 3)
+        third.wait()
+        assert third.steps() == [1, 2, 3]
+
+
+def _one_rank_lacks_memory(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    group = dist.new_group(backend="gloo")
+    with AsyncCheckpoints(f"{folder}/c", process_group=group) as checkpoints:
+        checkpoints.save(state_at(1), 1)
+        checkpoints.wait()
+        copy = checkpoints._stage.copy
+        if rank == 1:
+
+            def fails(state):
+                raise MemoryError("no room")
+
+            checkpoints._stage.copy = fails  # type: ignore[method-assign]
+            with pytest.raises(MemoryError, match="no room"):
+                checkpoints.save(state_at(2), 2)
+            checkpoints.wait()
+        else:
+            checkpoints.save(state_at(2), 2)
+            with pytest.raises(MemoryError, match="no room"):
+                checkpoints.wait()
+        dist.barrier()
+        assert checkpoints.steps() == [1]
+        checkpoints._stage.copy = copy  # type: ignore[method-assign]
+        checkpoints.save(state_at(3), 3)
+        checkpoints.wait()
+        dist.barrier()
+        assert checkpoints.steps() == [1, 3]
+        found = blank()
+        assert checkpoints.load(found) == 3
+        assert_state(found, 3)
+    dist.destroy_process_group()
+
+
+def test_a_rank_without_memory_tells_the_others(tmp_path: Path) -> None:
+    with AsyncCheckpoints(tmp_path / "a") as checkpoints:  # all is loaded before the fork
+        checkpoints.save(state_at(1), 1)
+    context = multiprocessing.get_context("fork")
+    children = [
+        context.Process(target=_one_rank_lacks_memory, args=(rank, str(tmp_path)))
+        for rank in range(2)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0

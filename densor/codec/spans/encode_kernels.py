@@ -63,12 +63,14 @@ def _repeats(sample, windows):
 
 @once
 def _look(
-    data, layout, size, careful, noise, low, ways, planes, tallies, counts, words, addresses, edge
-):
+    data, layout, size, careful, second, noise, low, ways, planes, tallies, counts, words,
+    addresses, edge,
+):  # fmt: skip
     """Judges a sample. Sets what becomes of each plane but the first; False to refuse.
 
-    `noise`: bits of a byte from which planes behind the first two are taken to be that. `low`:
-    whether these may be others as well.
+    `second`, `noise`: bits of a byte from which the second plane, and those behind it, are taken to
+    be noise. `low`: whether these may be others as well. `ways[size]` gets the bits of a byte of
+    the second plane, in units of 2^-10.
     """
     n = data.size // size
     pieces = min(PIECES, n // PIECE)
@@ -87,10 +89,12 @@ def _look(
             counts[0, s] = tallies[s] + tallies[256 + s] + tallies[512 + s] + tallies[768 + s]
             counts[1, s] = 0
         bits = _entropy_bits(counts[0], counts[1]) / taken
+        if p == 1:
+            ways[size] = np.int64(bits * 1024)
         if p == 0:
             if bits > 7.8 or bits < 1.2 or counts[0, 0] * _FEW_ZEROS > taken:
                 return False
-        elif bits >= (min(_NOISE, noise) if p == 1 else noise):
+        elif bits >= (second if p == 1 else noise):
             ways[p] = _RAW
         elif low and p > 1:
             ways[p] = OTHER
@@ -386,8 +390,8 @@ def encode_span(
     codes = sums[classes.size :]
     packed = words[1024:1280]
     if not _look(
-        data, layout, size, careful, noise, False, ways, planes, tallies, counts, words, addresses,
-        edge,
+        data, layout, size, careful, min(_NOISE, noise), noise, False, ways, planes, tallies,
+        counts, words, addresses, edge,
     ):  # fmt: skip
         return _REFUSED
     scales = sums[: classes.size]

@@ -46,6 +46,7 @@ _MAX_ROWS, _MAX_COLUMNS = 1 << 20, 1 << 16
 _COUNTED = 40_000  # elements of which all are counted; of more, the square root of how many times
 _ALL_COUNTED = 1 << 21  # elements with low halves that are coded, of which all are counted
 _NOISE = 7.99  # bits of a byte; beyond, nothing is left to save
+_SECOND = 7.5  # bits of the second byte; below, byte planes may take less than scale contexts
 _BITS_OF_CHUNK = 8 * (128 + 5)  # of byte planes: states of rANS, and the head of a plane
 _local = threading.local()
 
@@ -140,14 +141,15 @@ def plan(batch: Batch, level: Level) -> MatrixSpan | None:
     cut = _cut(kind, elements, batch.chunk_bytes // form.size)
     if cut is None:
         return None
-    found = _look(batch, level)
+    found, saved = _look(batch, level)
     if found == m.REFUSED:
         return None
     low = find_low_halves(batch, level, cut.chunks) if found == m.LOW_CODED else None
     scales = np.empty(cut.scales, np.uint8)
     counts, exponents = _count(batch, form, cut, scales, low is not None)
     choice = choose(batch.history, counts, form, ALPHABET)
-    by_planes = _by_planes(exponents, elements, kind.run) + elements * _bits_below(form)
+    by_planes = _by_planes(exponents, elements, kind.run)
+    by_planes += elements * (_bits_below(form) - saved)
     by_planes += _BITS_OF_CHUNK * -(-batch.data.size // kind.whole_runs) + FRAME_BITS
     return MatrixSpan(batch, form, cut, scales, choice, by_planes, low)
 
@@ -185,8 +187,9 @@ def _cut(kind: Kind, elements: int, chunk: int) -> _Cut | None:
     return _Cut(np.array(parts), np.array(chunks), scales, columns_of_all)
 
 
-def _look(batch: Batch, level: Level) -> int:
-    """Whether the batch is as weights mostly are, and what becomes of its low halves."""
+def _look(batch: Batch, level: Level) -> tuple[int, float]:
+    """Whether the batch is as weights mostly are, and what becomes of its low halves; and the bits
+    that byte planes save of an element behind its exponent."""
     layout = batch.kind.layout
     assert layout is not None
     work: tuple[npt.NDArray[Any], ...] | None = getattr(_local, "look", None)
@@ -203,7 +206,11 @@ def _look(batch: Batch, level: Level) -> int:
     number, size = layout.number, layout.size
     sample = PIECE * min(PIECES, batch.data.size // size // PIECE)
     noise = _NOISE - 255 / (2 * math.log(2) * sample)  # a sample looks less even than it is
-    return int(look_at_floats(batch.data, number, size, level.try_zstd, noise, *work))
+    second = _SECOND if size > 1 else noise
+    found = look_at_floats(batch.data, number, size, level.try_zstd, second, noise, *work)
+    lost = _NOISE - noise  # as the sample looks
+    saved = max(0.0, 8 - lost - float(work[4][size]) / 1024) if size > 1 else 0.0
+    return int(found), saved
 
 
 def _count(

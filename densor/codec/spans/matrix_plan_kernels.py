@@ -397,6 +397,7 @@ def plan_matrices(
         types.int64,
         types.boolean,
         types.float64,
+        types.float64,
         W8,
         W32,
         I64_2D,
@@ -408,16 +409,19 @@ def plan_matrices(
     counted=False,
 )
 def look_at_floats(
-    data, layout, size, careful, noise, planes, tallies, counts, windows, ways, addresses, edge
-):
+    data, layout, size, careful, second, noise, planes, tallies, counts, windows, ways, addresses,
+    edge,
+):  # fmt: skip
     """Whether floats are as most weights are: exponents, the rest noise, nothing that repeats.
 
-    `data`: uint8[], at least 4096 elements. `noise`: bits of a byte of low halves from which they
-    are that; where they are not, they may be coded. Work space: see `encode_kernels.encode_span`.
+    `data`: uint8[], at least 4096 elements. `second`: bits of a byte of the second plane from which
+    it is noise; `noise`: of low halves, which may be coded where they are not. `ways`: int64[8];
+    that of number `size` gets the bits of a byte of the second plane, in units of 2^-10. Other work
+    space: see `encode_kernels.encode_span`.
     """
     fits = _look(
-        data, layout, size, careful, noise, size == 4, ways, planes, tallies, counts, windows,
-        addresses, edge,
+        data, layout, size, careful, second, noise, size == 4, ways, planes, tallies, counts,
+        windows, addresses, edge,
     )  # fmt: skip
     if not fits:
         return np.int64(m.REFUSED)

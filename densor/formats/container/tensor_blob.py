@@ -1,11 +1,11 @@
 """One tensor as a blob: an archive of one tensor entry, without an index."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from densor.errors import ChecksumError, FormatError, LimitError
+from densor.errors import ArgumentError, ChecksumError, FormatError, LimitError
 from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse_entry
@@ -17,7 +17,7 @@ from densor.formats.io.sources import Bytes, MemorySource
 from densor.options import DEFAULT_WRITE, ReadOptions, WriteOptions
 
 if TYPE_CHECKING:
-    from densor.codec.kind import Kind
+    from densor.codec.kind import Kind, Segment
 
 
 class Tensor(NamedTuple):
@@ -55,18 +55,52 @@ def pack_entry(
 ) -> bytes:
     """An archive of one entry, in memory; `options` as for `ArchiveWriter`."""
     from densor.codec.kind import Segment
+
+    return _packed(meta, data, [Segment(kind, data.size, 0)], options, base, False)
+
+
+def pack_matrices(
+    meta: EntryMeta,
+    data: Bytes,
+    dtype: str,
+    pieces: Sequence[tuple[tuple[int, ...], int, int]],
+    options: WriteOptions = DEFAULT_WRITE,
+) -> bytes:
+    """Likewise, of elements of several tensors, one after the other, each coded as a matrix.
+
+    `pieces`: (shape, begin, end) of each: which of the elements of a tensor of this shape it is.
+    ArgumentError if they are not as many as there are in `data`. How well matrices do
+    is all that hangs on it: readers need not know.
+    """
+    from densor.codec.kind import segments_of
+
+    segments = list(segments_of(dtype, pieces))
+    if sum(segment.size or 0 for segment in segments) != data.size:
+        raise ArgumentError("matrices have another number of elements than there are")
+    return _packed(meta, data, segments, options, None, True)
+
+
+def _packed(
+    meta: EntryMeta,
+    data: Bytes,
+    segments: "Sequence[Segment]",
+    options: WriteOptions,
+    base: GivenBase | None,
+    matrices: bool,
+) -> bytes:
     from densor.formats.container.writer import ArchiveWriter
 
     meta.base = None if base is None else base.reference(options.hash)
-    out = MemoryFile(data.size)
-    writer = ArchiveWriter(out, options, index=False, alone=True)  # type: ignore[arg-type]
+    out: Any = MemoryFile(data.size)
+    writer = ArchiveWriter(out, options, index=False, alone=True, matrices=matrices)
     try:
         source = None if base is None else base.source
-        writer.add(meta, MemorySource(data), [Segment(kind, data.size, 0)], base=source)
+        writer.add(meta, MemorySource(data), segments, base=source)
         writer.close()
     finally:
         writer.abort()
-    return out.getvalue()
+    packed: bytes = out.getvalue()
+    return packed
 
 
 def describe(blob: Bytes) -> Tensor:

@@ -16,7 +16,7 @@ from densor.codec.codec import Base
 from densor.codec.history import History
 from densor.codec.kind import Data, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
-from densor.codec.levels import Level, beside_tensors, level_settings
+from densor.codec.levels import Level, beside_tensors, level_settings, with_matrix_spans
 from densor.codec.small import encode_small
 from densor.codec.tokens.params import SIZES
 from densor.codec.types.divide import Piece, divide, encode_piece
@@ -70,6 +70,7 @@ class ArchiveWriter:
     index. `repeats`: whether equal batches are stored once, which a reader on a pipe must buffer
     for; by default if the file can be sought in. `based`: whether entries may have bases, which is
     needed where the file cannot be sought in. `alone`: whether the archive gets one entry only.
+    `matrices`: whether floats may be coded under scale contexts at all levels.
     """
 
     def __init__(
@@ -81,10 +82,13 @@ class ArchiveWriter:
         repeats: bool | None = None,
         based: bool = False,
         alone: bool = False,
+        matrices: bool = False,
     ) -> None:
         self._file = file
         self.options = options
         self._level: Level = level_settings(options.level, options.text, options.table_latents)
+        if matrices:
+            self._level = with_matrix_spans(self._level)
         self._entry_level = self._level  # of the entry at hand
         self._of_no_format = True  # likewise
         self._entry_session: Session | None = None
