@@ -94,6 +94,18 @@ def test_list(cli: Callable[..., Ran], packed: str) -> None:
             assert line.split()[1:3] == [info.dtype, shape] or not shape
 
 
+def test_what_tensors_share_is_divided(cli: Callable[..., Ran], tmp_path: Path) -> None:
+    arrays = {f"bias{i}": np.arange(i, i + 256, dtype=np.int16) for i in range(20)}
+    densor.save_file(arrays, tmp_path / "a.densor")
+    found = json.loads(cli("list", "--json", str(tmp_path / "a.densor")).out)
+    (file,) = found["entries"]
+    sizes = [tensor["stored"] for tensor in file["tensors"]]
+    assert len(sizes) == 20 and min(sizes) > 0
+    assert file["stored"] / 2 < sum(sizes) <= file["stored"] + 10  # the rest is the header's
+    with densor.open(tmp_path / "a.densor") as opened:
+        assert [opened.info(tensor["name"]).stored for tensor in file["tensors"]] == sizes
+
+
 def test_list_of_hashes(cli: Callable[..., Ran], model_folder: Path) -> None:
     paths = sorted(path for path in model_folder.iterdir() if path.is_file())
     assert cli("pack", "-q", "--sha256", "h.densor", *map(str, paths)).code == 0

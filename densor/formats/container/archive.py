@@ -417,17 +417,12 @@ class Archive(EntryDecoder[IndexedEntry]):
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
-        """Bytes of the frames that hold `begin` to `end` of an entry."""
-        first, last = self.frame_range(entry, begin, end)
-        return int(self._costs[last] - self._costs[first])
-
-    def stored_share(self, entry: IndexedEntry, begin: int, end: int) -> float:
-        """Likewise; of a frame that holds other bytes too, only the part that these are of them."""
+        """Bytes that `begin` to `end` of an entry take: of a frame that holds others too, a share."""
         at = entry.first_frame
         frames = slice(at, at + entry.frames + 1)
         begins = self._begins[frames] - self._begins[at]
         low, high = np.interp([begin, end], begins, self._costs[frames])
-        return float(high - low)
+        return round(float(high - low))
 
     def _announce(self, entry: IndexedEntry, begin: int, end: int) -> None:
         """Tells a source that pays by the request which frames will be read."""
