@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import model_file
+from helpers import model_file, random_state
 
 import densor
 
@@ -95,7 +95,8 @@ def test_list(cli: Callable[..., Ran], packed: str) -> None:
 
 
 def test_what_tensors_share_is_divided(cli: Callable[..., Ran], tmp_path: Path) -> None:
-    arrays = {f"bias{i}": np.arange(i, i + 256, dtype=np.int16) for i in range(20)}
+    drawn = random_state("list").normal(size=(20, 256)).astype(np.float32)
+    arrays = {f"bias{i}": row for i, row in enumerate(drawn)}
     densor.save_file(arrays, tmp_path / "a.densor")
     found = json.loads(cli("list", "--json", str(tmp_path / "a.densor")).out)
     (file,) = found["entries"]

@@ -417,7 +417,7 @@ class Archive(EntryDecoder[IndexedEntry]):
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
-        """Bytes that `begin` to `end` of an entry take: of a frame that holds others too, a share."""
+        """Bytes that `begin` to `end` of an entry take, their part of what holds others too."""
         at = entry.first_frame
         frames = slice(at, at + entry.frames + 1)
         begins = self._begins[frames] - self._begins[at]
