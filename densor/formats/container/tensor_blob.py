@@ -11,8 +11,8 @@ from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse_entry
 from densor.formats.container.frames import FrameReader
-from densor.formats.container.sinks import MemorySink
-from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.sinks import MemorySink, Sink
+from densor.formats.container.stream_reader import StreamReader
 from densor.formats.container.writer import ArchiveWriter
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemorySource
