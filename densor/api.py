@@ -19,8 +19,8 @@ from densor.files.new_archive import add_input, add_planned, new_archive
 from densor.files.opened import PathOrFile, is_archive, is_file_object, open_input
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import ARRAY, FILE, TENSOR, EntryMeta, new_path
-from densor.formats.container.sinks import GrowingSink, MemorySink
-from densor.formats.container.stream_reader import Sink, StreamReader, proven_by_entry
+from densor.formats.container.sinks import GrowingSink, MemorySink, Sink
+from densor.formats.container.stream_reader import StreamReader, proven_by_entry
 from densor.formats.container.tensor_blob import allocate, pack_entry
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemoryRandomSource, MemorySource, Pieces, as_bytes

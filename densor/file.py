@@ -48,7 +48,7 @@ class Info(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     size: int
-    stored: int  # bytes of the frames that hold it, shared ones counted in full
+    stored: int  # of frames that hold others too, its share
 
 
 class File:

@@ -171,7 +171,7 @@ def _tensor(entry: IndexedEntry, tensor: TensorInfo) -> Part:
 def _row(archive: Any, part: Part, coded: Sequence[contents.Coded], sample: Bytes | None) -> Row:
     first, last = archive.frame_range(part.entry, part.begin, part.end)
     names = [c.codec for c in coded if c.frames[first:last].any()]
-    stored = round(archive.stored_share(part.entry, part.begin, part.end))
+    stored = archive.stored_size(part.entry, part.begin, part.end)
     elements = part.size / SIZES[part.dtype] if part.dtype in SIZES else 0
     bound = None
     if sample is not None and sample.size:

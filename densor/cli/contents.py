@@ -180,8 +180,8 @@ def coded(archive: Archive, models: Sequence[bytes]) -> Iterator[Coded]:
 def describe(file: Opened) -> list[dict[str, Any]]:
     """Entries and the tensors in them, in words fit for JSON; sizes in bytes.
 
-    `stored` counts all bytes of the frames that hold a thing, also those that it shares. `base`:
-    the entry that one is coded against, None where that is outside of the archive.
+    What shares stored bytes with others has as much of them as of what they hold. `base`: the
+    entry that one is coded against, None where that is outside of the archive.
     """
     return [_entry(file.archive, entry) for entry in file.archive.entries]
 

@@ -60,8 +60,7 @@ def _of_file(path: str) -> Iterator[Weight]:
     if is_archive(path) or packed_file_at(path) is not None:
         with contents.opened(path, packed=True) as file:
             for name, (entry, info) in file.archive.tensors().items():
-                share = getattr(file.archive, "stored_share", file.archive.stored_size)
-                stored = share(entry, info.offset, info.offset + info.size)
+                stored = file.archive.stored_size(entry, info.offset, info.offset + info.size)
                 yield Weight(name, info.size, stored)
         return
     with open_input(path) as given:

@@ -10,8 +10,11 @@ from typing import TypeVar, Unpack
 from densor.errors import DensorError, FileError, FormatError, MissingFileError
 from densor.files.derive import Derivation, Member, is_recipe, with_derived
 from densor.files.new_archive import NewArchive, add_input, new_archive
-from densor.files.opened import PathOrFile, open_input, open_output
+from densor.files.opened import Input, PathOrFile, open_input, open_output
 from densor.files.single import file_sink
+from densor.formats.container.archive import Archive
+from densor.formats.container.base import GivenBase
+from densor.formats.container.chosen_entries import ChosenEntries, few_of
 from densor.formats.container.entry import (
     DIR,
     FILE,
@@ -22,8 +25,8 @@ from densor.formats.container.entry import (
     real_path,
 )
 from densor.formats.container.open_base import open_base
-from densor.formats.container.sinks import Copies, NullSink
-from densor.formats.container.stream_reader import Sink, StreamReader
+from densor.formats.container.sinks import Copies, NullSink, Sink
+from densor.formats.container.stream_reader import StreamReader
 from densor.formats.io.outputs import (
     Sizes,
     apply_times_and_mode,
@@ -271,7 +274,8 @@ def extract(
         open_base(chosen) as given,
         with_derived(opened, chosen, given) as base,
     ):
-        reader = StreamReader(source_of(opened.file), chosen, base)
+        few = extraction.few(opened, chosen, given)
+        reader = few or StreamReader(source_of(opened.file), chosen, base)
         try:
             extraction.run(reader)
         finally:
@@ -297,7 +301,23 @@ class _Extraction:
         self._keep = False
         self._copies: Copies | None = None  # of entries that are not wanted
 
-    def run(self, reader: StreamReader) -> None:
+    def few(
+        self, opened: Input, options: ReadOptions, base: GivenBase | None
+    ) -> ChosenEntries | None:
+        """Reads what is wanted, and nothing else, where that is less than half of an archive."""
+        if not self.wanted or opened.random is None:
+            return None
+        try:
+            archive = Archive(opened.random, options, base)
+        except DensorError:  # has no index, or is damaged, as whoever reads it will find out
+            return None
+        chosen = few_of(archive, lambda m: self._is_wanted(m.name) and not is_recipe(m))
+        if chosen is None:
+            archive.close()
+            return None
+        return ChosenEntries(archive, chosen)
+
+    def run(self, reader: StreamReader | ChosenEntries) -> None:
         self._keep = reader.reads_back
         if self._keep and self.wanted:
             self._copies = Copies()

@@ -25,8 +25,9 @@ from densor.formats.container.sinks import (
     NullSink,
     PipeSink,
     PlacedFileSink,
+    Sink,
 )
-from densor.formats.container.stream_reader import Entry, Sink, StreamReader
+from densor.formats.container.stream_reader import Entry, StreamReader
 from densor.formats.io.outputs import (
     Sizes,
     WholeFile,

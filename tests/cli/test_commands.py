@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import model_file
+from helpers import model_file, random_state
 
 import densor
 
@@ -92,6 +92,19 @@ def test_list(cli: Callable[..., Ran], packed: str) -> None:
             shape = "x".join(map(str, info.shape))
             (line,) = [line for line in lines if line.startswith(f"  {name} ")][-1:]
             assert line.split()[1:3] == [info.dtype, shape] or not shape
+
+
+def test_what_tensors_share_is_divided(cli: Callable[..., Ran], tmp_path: Path) -> None:
+    drawn = random_state("list").normal(size=(20, 256)).astype(np.float32)
+    arrays = {f"bias{i}": row for i, row in enumerate(drawn)}
+    densor.save_file(arrays, tmp_path / "a.densor")
+    found = json.loads(cli("list", "--json", str(tmp_path / "a.densor")).out)
+    (file,) = found["entries"]
+    sizes = [tensor["stored"] for tensor in file["tensors"]]
+    assert len(sizes) == 20 and min(sizes) > 0
+    assert file["stored"] / 2 < sum(sizes) <= file["stored"] + 10  # the rest is the header's
+    with densor.open(tmp_path / "a.densor") as opened:
+        assert [opened.info(tensor["name"]).stored for tensor in file["tensors"]] == sizes
 
 
 def test_list_of_hashes(cli: Callable[..., Ran], model_folder: Path) -> None:

@@ -15,8 +15,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of `densor list`."""
     parser = Parser(
         "list",
-        description="Shows what an archive holds. Small tensors share stored bytes, which are\n"
-        "then counted for each. Where files are coded against others of the archive, as\n"
+        description="Shows what an archive holds. Small tensors share stored bytes, of which\n"
+        "each is given its part. Where files are coded against others of the archive, as\n"
         "densor append does, their tree follows.",
     )
     parser.add_argument("archive", metavar="ARCHIVE")

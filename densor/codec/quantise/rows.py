@@ -9,6 +9,11 @@ from densor.runtime.types import Bytes
 
 quantise_blocks = deferred("densor.codec.quantise.kernels", "quantise_blocks")
 quantise_super_blocks = deferred("densor.codec.quantise.super_kernels", "quantise_super_blocks")
+_INFINITE = {  # as whole numbers: their type, all bits but the sign, infinity
+    "BF16": ("<u2", 0x7FFF, 0x7F80),
+    "F16": ("<u2", 0x7FFF, 0x7C00),
+    "F32": ("<u4", 0x7FFFFFFF, 0x7F800000),
+}
 
 
 def row_bytes(form: str, columns: int) -> int | None:
@@ -26,10 +31,11 @@ def converted(data: Bytes, dtype: str, form: str, columns: int) -> Bytes:
     everywhere.
     """
     weights = _as_float32(data, dtype)
-    rows = weights.view(np.uint32).reshape(-1, columns) & np.uint32(0x7FFFFFFF)
-    odd = rows.max(1, initial=0) >= 0x7F800000
-    if not odd.any():
+    words, unsigned, infinite = _INFINITE[dtype]
+    rows = (data.view(words) & unsigned).reshape(-1, columns)
+    if not rows.size or rows.max() < infinite:
         return _of_finite(weights, form)
+    odd = rows.max(1) >= infinite
     weights = np.where(odd[:, None], np.float32(0), weights.reshape(-1, columns)).reshape(-1)
     out = _of_finite(weights, form)
     out.reshape(odd.size, -1)[odd] = 0
@@ -63,7 +69,9 @@ def _quantised(weights: npt.NDArray[np.float32], form: str) -> Bytes:
 
 def _as_float32(data: Bytes, dtype: str) -> npt.NDArray[np.float32]:
     if dtype == "BF16":
-        return (data.view("<u2").astype(np.uint32) << 16).view(np.float32)
+        words = data.view("<u2").astype(np.uint32)
+        words <<= 16
+        return words.view(np.float32)
     if dtype == "F16":
         return data.view("<f2").astype(np.float32)
     return np.require(data.view("<f4"), np.float32, ["A"])  # a file's may lie anywhere

@@ -23,6 +23,7 @@ from densor.formats.container.hashing import DEFAULT, KINDS, Hash, digest_of, ne
 from densor.formats.container.index import before_each, find_index, read_index, unpack_index
 from densor.formats.container.listed_entries import Entries, IndexedEntry, TensorsByName
 from densor.formats.container.short_form import in_ordinary_form
+from densor.formats.container.sinks import Sink
 from densor.formats.container.spans import (
     MIN_BYTES,
     Coder,
@@ -348,13 +349,34 @@ class Archive(EntryDecoder[IndexedEntry]):
         end = entry.size if end is None else end
         whole = (begin, end) == (0, entry.size)
         hasher = new_hash(entry.meta.hash)
-        for at in range(begin, end, _PIECE):
-            piece = self.read(entry, at, min(end, at + _PIECE))
+        for first, last in self._stretches(entry, begin, end):
+            piece = self.read(entry, first, last)
             if whole:
                 hasher.update(piece)
             yield piece
         if whole and hasher.digest() != entry.digest:
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
+
+    def read_to(self, entry: IndexedEntry, sink: Sink) -> None:
+        """All of an entry, in order, in bounded memory; checked at its end."""
+        hasher = new_hash(entry.meta.hash)
+        for begin, end in self._stretches(entry, 0, entry.size):
+            piece = self.read(entry, begin, end, sink.buffer(end - begin))
+            hasher.update(piece)
+            sink.filled(piece, begin)
+            sink.done(piece)
+        if hasher.digest() != entry.digest:
+            raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
+
+    def _stretches(self, entry: IndexedEntry, begin: int, end: int) -> Iterator[tuple[int, int]]:
+        """Where to cut what is read piece by piece: between chunks, none of which is read twice."""
+        at = entry.first_frame
+        ends = self._begins[at + 1 : at + entry.frames + 1] - self._begins[at]
+        while begin < end:
+            first, last = np.searchsorted(ends, [begin, begin + _PIECE], "right")
+            cut = int(ends[max(int(first), int(last) - 1)]) if last < ends.size else end
+            yield begin, min(cut, end)
+            begin = min(cut, end)
 
     def frame_bytes(self, number: int) -> Bytes:
         """A frame as it stands in the archive, checked against its hashes and the index."""
@@ -422,17 +444,12 @@ class Archive(EntryDecoder[IndexedEntry]):
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
-        """Bytes of the frames that hold `begin` to `end` of an entry."""
-        first, last = self.frame_range(entry, begin, end)
-        return int(self._costs[last] - self._costs[first])
-
-    def stored_share(self, entry: IndexedEntry, begin: int, end: int) -> float:
-        """Likewise; of a frame that holds other bytes too, only the part that these are of them."""
+        """Bytes that `begin` to `end` of an entry take, their part of what holds others too."""
         at = entry.first_frame
         frames = slice(at, at + entry.frames + 1)
         begins = self._begins[frames] - self._begins[at]
         low, high = np.interp([begin, end], begins, self._costs[frames])
-        return float(high - low)
+        return round(float(high - low))
 
     def _announce(self, entry: IndexedEntry, begin: int, end: int) -> None:
         """Tells a source that pays by the request which frames will be read."""

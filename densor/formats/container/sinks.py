@@ -1,7 +1,7 @@
 """Where decoded bytes go: memory, files, pipes, nowhere."""
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import numpy as np
 
@@ -11,6 +11,25 @@ from densor.formats.io.sources import Bytes, FileSource
 from densor.runtime.buffers import POOL, NewBytes
 from densor.runtime.in_turn import InTurn
 from densor.runtime.locks import Lock
+
+
+class Sink(Protocol):
+    """Where the bytes of an entry go. Calls come in order of the bytes."""
+
+    def buffer(self, size: int) -> Bytes:
+        """Memory for the next `size` bytes."""
+
+    def filled(self, data: Bytes, at: int) -> None:
+        """The memory from `buffer` has been filled and verified so far as a chunk can be.
+
+        `at`: where these bytes of the entry belong. Called by whoever filled it, in any order.
+        """
+
+    def done(self, data: Bytes) -> None:
+        """Likewise, in order; the memory is free again."""
+
+    def read(self, offset: int, size: int) -> Bytes:
+        """Bytes of this entry that are done, for a repetition."""
 
 
 class MemorySink:

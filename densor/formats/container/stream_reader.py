@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from densor.formats.container.chunk_decoders import Models, decode_chunk, report
 from densor.formats.container.entry import DIR, EntryMeta, parse_entry
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import Hash, new_hash
+from densor.formats.container.sinks import Sink
 from densor.formats.container.spans import (
     LONE,
     MIN_BYTES,
@@ -38,25 +39,6 @@ from densor.runtime.workers import Done, Task, Workers, settle
 T = TypeVar("T")
 _IN_FLIGHT = 1 << 26  # original bytes that may wait to be written
 _SPANS = 3  # of them for each thread, where there are more: what was written is still in caches
-
-
-class Sink(Protocol):
-    """Where the bytes of an entry go. Calls come in order of the bytes."""
-
-    def buffer(self, size: int) -> Bytes:
-        """Memory for the next `size` bytes."""
-
-    def filled(self, data: Bytes, at: int) -> None:
-        """The memory from `buffer` has been filled and verified so far as a chunk can be.
-
-        `at`: where these bytes of the entry belong. Called by whoever filled it, in any order.
-        """
-
-    def done(self, data: Bytes) -> None:
-        """Likewise, in order; the memory is free again."""
-
-    def read(self, offset: int, size: int) -> Bytes:
-        """Bytes of this entry that are done, for a repetition."""
 
 
 class Entry(NamedTuple):

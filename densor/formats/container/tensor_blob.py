@@ -10,8 +10,8 @@ from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import TENSOR, BaseRef, EntryMeta, parse_entry
 from densor.formats.container.frames import FrameReader
-from densor.formats.container.sinks import MemorySink
-from densor.formats.container.stream_reader import Sink, StreamReader, proven_by_entry
+from densor.formats.container.sinks import MemorySink, Sink
+from densor.formats.container.stream_reader import StreamReader, proven_by_entry
 from densor.formats.io.outputs import MemoryFile
 from densor.formats.io.sources import Bytes, MemorySource
 from densor.options import DEFAULT_WRITE, ReadOptions, WriteOptions

@@ -109,7 +109,7 @@ class PackedArchive:
         return EntrySource(self, entry)
 
     def stored_size(self, entry: IndexedEntry, begin: int, end: int) -> int:
-        """Bytes of the packed file that hold these bytes, shared ones counted in full."""
+        """Bytes of the tensors that these bytes belong to, and of the header with the first."""
         stored = len(self._file.header.raw) if begin < self._raw.size else 0
         for tensor in entry.meta.tensors:
             if max(begin, tensor.offset) < min(end, tensor.offset + tensor.size):
