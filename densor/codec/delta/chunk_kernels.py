@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
-from densor.codec.delta.find_run import LARGE, find_run
+from densor.codec.delta.find_kernels import LARGE, find_run
 from densor.codec.delta.kernels import (
     METHOD,
     R64,

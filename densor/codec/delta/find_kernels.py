@@ -64,7 +64,7 @@ def find_run(
     to `keys`, `kept` and `under` as `register_tables.part_zeros` has it. Returns the new `count`,
     and from bit `LARGE` on whether changes with tokens from `plain` on are among them, of which the
     tokens are wrong.
-    """  # fmt: skip
+    """
 
     def codegen(context, builder, signature, args):
         x, b, begin, floats, plain, shift, mask, first, window, *arrays, count = args
