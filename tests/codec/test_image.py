@@ -4,6 +4,7 @@ import io
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +15,10 @@ from reference.reading import Refused
 
 import densor
 from densor.codec.batch import Batch
-from densor.codec.image import decoder, params
+from densor.codec.image import decoder, mixing_state, params, residual_state
 from densor.codec.image.encoder import GradientCoder, MixingCoder, propose
 from densor.codec.image.layout import Layout, layout_of
+from densor.codec.image.mixing_state import planes_for
 from densor.codec.image.zoom import Zoom, find_zoom
 from densor.codec.kind import kind_of_array
 from densor.codec.levels import level_settings
@@ -441,3 +443,20 @@ def test_arrays_that_gradients_do_not_suit_are_tried_by_mixing() -> None:
     assert propose(replace(batch, data=noise.ravel()), level) is None
     packed = densor.compress(array, 6)
     assert np.array_equal(densor.decompress(packed), array)
+
+
+@pytest.mark.parametrize("method", ["full", "light", "residual"])
+def test_tables_begin_with_cache_lines(method: str) -> None:
+    """A row of 64 bytes is one line then, and is asked for as one."""
+    array = picture(20, 30, 3)
+    layout, data = layout_for(array), rows_of(array)
+    model = params.parse(coded(layout, data, method)[0])
+    if method == "residual":
+        by_residuals = residual_state.sizes_of(model, data.size)
+        residuals = residual_state.new_state(by_residuals, planes_for(True, model, data))
+        tables: tuple[npt.NDArray[Any], ...] = residuals.counters, residuals.direct, residuals.apm
+    else:
+        mixed = mixing_state.image_of(model, data.size)
+        state = mixing_state.new_state(mixed, planes_for(True, model, data))
+        tables = state.counters, state.mixers, state.apm0, state.apm1
+    assert [table.ctypes.data % 64 for table in tables] == [0] * len(tables)
