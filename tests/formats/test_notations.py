@@ -141,6 +141,14 @@ def test_no_level_takes_more_than_a_lower_one(tmp_path: Path) -> None:
         assert all(b <= 1.001 * a + 28 for a, b in pairwise(found)), found
 
 
+@pytest.mark.parametrize("level", [5, 6])
+def test_integers_that_are_a_text(tmp_path: Path, level: int) -> None:
+    """No more than as plain bytes, which context mixing takes further than their values."""
+    text = np.frombuffer(Path(np.__file__).read_bytes()[:20_000], np.uint8).astype("i8")
+    data = onnx_model(onnx_tensor("a", 7, text.shape, 7, written(text, VARINTS)))
+    assert sizes(tmp_path, data, level) < len(densor.compress(data, level)) + 500
+
+
 def objects() -> np.ndarray:
     array = np.empty(3, object)
     array[:] = [WEIGHTS, HALF, "a text"]

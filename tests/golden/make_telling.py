@@ -26,11 +26,13 @@ sys.path[:0] = [str(HERE.parent), str(HERE.parent / "support"), str(HERE)]
 import mixed_chunks  # noqa: E402
 import numpy as np  # noqa: E402
 import reference_mutants as mutants  # noqa: E402
+import telling_bounds  # noqa: E402
 import telling_chunks  # noqa: E402
 import telling_columns  # noqa: E402
 import telling_few  # noqa: E402
 import telling_files  # noqa: E402
 import telling_flac  # noqa: E402
+import telling_sound  # noqa: E402
 import telling_tokens  # noqa: E402
 from codec_cases import CodecCase, read_cases, write_cases  # noqa: E402
 from make_codecs import agrees, with_outcome  # noqa: E402
@@ -222,12 +224,15 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "image": telling_chunks.images,
     "image-small": telling_chunks.small_images,
     "audio": telling_chunks.sounds,
+    "audio-bounds": telling_sound.sound_bounds,
+    "audio_cascade": telling_sound.sounds_by_cascade,
     "circuit": telling_chunks.circuits,
     "circuit-images": telling_chunks.circuit_images,
     "circuit-edges": telling_chunks.circuit_edges,
     "tokens": telling_tokens.one_sequence,
     "tokens_mixed": telling_tokens.mixed_streams,
     "columns": telling_columns.columns,
+    "columns-bounds": telling_bounds.table_bounds,
     "few": telling_few.changes,
     "flac": telling_files.flac_chunks,
     "flac-fields": lambda rng: chain(

@@ -6,14 +6,17 @@ The slow decoder of cascades runs, and each error is chosen so that the wanted s
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import Any
 from unittest import mock
 
 from chosen_bits import Chosen
 from codec_cases import CodecCase
-from reference import audio_cascade, codecs
+from reference import audio, audio_cascade, codecs, rans
 from reference.reading import Refused
+from telling_chunks import Drawn, folded, put_golomb
+from telling_flac import VERBATIM, Frame, case_of
 
 Made = Iterator[CodecCase]
 
@@ -96,3 +99,105 @@ def _bits_of(error: int, unit: int) -> list[int]:
             break
         left -= 1 << bits
     return found + [left >> i & 1 for i in range(bits - 1, -1, -1)]
+
+
+# By lanes, and heads
+
+
+class _Same(Drawn):
+    """Errors of 0, but for some."""
+
+    def __init__(self, rng: Random, often: float) -> None:
+        super().__init__(rng, audio.LANES)
+        self.often = often
+
+    def token(self, i: int, row: tuple[list[int], list[int], list[int]]) -> int:
+        """The token of an error of 0 mostly."""
+        if self.rng.random() < self.often:
+            return super().token(i, row)
+        _, firsts, freqs = row
+        self.taken.append((i, firsts[0], freqs[0]))
+        self.bits.append(0)
+        return 0
+
+    def low(self, i: int, count: int) -> int:
+        """Zeros."""
+        self.taken.append((i, 0, 0))
+        self.bits.append(count)
+        return 0
+
+
+def sound_bounds(rng: Random) -> Made:
+    """Weights, first samples and blocks of lanes at their bounds; heads that are wrong by one."""
+    for depth, most in ((16, 1 << 16), (17, 1 << 20), (24, 1 << 20), (8, 1 << 16)):
+        for total in (most - 1, most):
+            weights = [(15, [total - 5, -3], [2])] * 2
+            yield from _lanes(f"weights-{depth}-{total}", depth, 2, 80, weights, rng)
+    for start in (2**23, 2**24, 2**24 + 1, -(2**24), -(2**24) - 1):
+        yield from _lanes(f"floats-{start}", 26, 1, 90, [(0, [], [])], rng, start, flags=4)
+    blocks = [(3, [9, -1], [4]), (2, [3], [1]), (2, [], [2]), (4, [15, 1], [])]
+    for count in (511, 512, 700, 767, 768, 800):
+        some = (blocks * 2)[: 2 * max(1, count >> 8)]
+        yield from _lanes(f"blocks-{count}", 16, 2, count, some, rng, often=0.2)
+        yield from _lanes(f"deep-{count}", 30, 2, count, some, rng, often=0.2)
+    good = next(iter(by_cascade("plain", [0, 3, 5, -2] * 60, 24, 1, 0, 0)))
+    yield good
+    for field, value in ((4, 16), (4, 32), (5, 25), (7, 2), (1, 3)):
+        model = bytearray(good.model)
+        model[field] = value
+        yield replace(good, name=f"{good.name}-{field}-{value}", model=bytes(model))
+    for channels in (7, 8, 9):
+        frame = Frame(60, VERBATIM)
+        yield case_of(f"channels-{channels}", [frame, frame], [[0] * 120] * channels, 16)
+
+
+def _lanes(
+    name: str,
+    depth: int,
+    channels: int,
+    count: int,
+    weights: Sequence[tuple[int, Sequence[int], Sequence[int]]],
+    rng: Random,
+    start: int = 0,
+    flags: int = 0,
+    often: float = 0.0,
+) -> Made:
+    """Shift and weights of each block and channel; what is refused is what would be coded so."""
+    size = 4 if flags & 4 else -(-depth // 8)
+    model = struct.pack("<8BI", 12, 0, channels, size, flags, depth, 0, 0, 0) + b"\1\0"
+    packed = rans.BitWriter()
+    for shift, *lists in weights:
+        packed.put(shift, 4)
+        for some in lists[:channels]:
+            order = 9
+            packed.put(len(some), 6)
+            for value in map(folded, some):
+                put_golomb(packed, value, order)
+                order = (order + (value >> 1).bit_length() + 1) >> 1
+        if channels == 1:
+            packed.put(0, 6)
+    said = packed.finish()
+    head = struct.pack("<BBBBI", 8, 0, 32, 32 * (channels > 1), len(said)) + bytes(channels)
+    head += start.to_bytes(-(-depth // 8), "little", signed=True) * 16 * channels + said
+    drawn = _Same(rng, often)
+    total = count * channels * size
+    # Whatever the weights are, the same states follow: errors do not depend on samples
+    decoder = codecs.parse_model(model)
+    assert isinstance(decoder, audio.Model)
+    with (
+        mock.patch.object(audio, "States", lambda _: drawn),
+        mock.patch.object(audio, "weights_of", lambda *_: _weights(weights, channels)),
+        mock.patch.object(audio.Model, "sample", lambda self, c: b""),
+        suppress(Refused),
+    ):
+        decoder.decode(head, total)
+    payload = head + drawn.code()
+    if len(payload) <= total:
+        yield CodecCase(f"telling-audio-{name}", model, payload, total)
+
+
+def _weights(
+    weights: Sequence[tuple[int, Sequence[int], Sequence[int]]], channels: int
+) -> list[list[audio.Weights]]:
+    every = [audio.Weights(shift, [*own], [*other]) for shift, own, other in weights]
+    return [every[at : at + channels] for at in range(0, len(every), channels)]

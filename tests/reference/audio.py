@@ -346,7 +346,7 @@ def by_lanes(model: Model, payload: bytes, count: int) -> list[list[int]]:
     if max(levels) >= 240:
         fail("levels")
     width = -(-depth // 8)
-    x = [[[0] for _ in range(LANES)] for _ in range(channels)]
+    x: list[list[list[int]]] = [[[] for _ in range(LANES)] for _ in range(channels)]
     for c in range(channels):
         for lane in range(LANES):
             value = int.from_bytes(cursor.take(width), "little", signed=True)

@@ -411,7 +411,9 @@ class ArchiveWriter:
         batch = batch.part(data, piece.kind, session)
         if self._circuit is not None:
             batch = replace(batch, circuit=self._circuit)
-        coding = encode_piece(batch, piece, self._entry_level)
+        # What is written out of elements takes little else than text does, which may win
+        level = self._entry_level if piece.kind.notation is None else self._level
+        coding = encode_piece(batch, piece, level)
         return _Waiting(coding, None, batch.data, end, batch.base, session is not None)
 
     def _session_for(self, kind: Kind, based: bool) -> Session | None:
