@@ -7,12 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.pages import compression
+from densor.codec.pages import compression, deltas
 from densor.codec.pages.layout import (
     BITS,
+    DELTAS,
     DICTIONARY,
     INDICES,
+    LENGTHS,
     MAX_CONTENT,
+    RUNS,
+    SHARED,
     SPLIT,
     TEXTS,
     Column,
@@ -25,6 +29,7 @@ from densor.codec.pages.values import (
     PageMaker,
     PageRecipe,
     Values,
+    by_lengths,
     fixed,
     padded,
     runs,
@@ -216,7 +221,7 @@ class _ColumnReader:
             self._dictionary = found
             return True
         there = np.ones(page.values, np.bool_)
-        level_runs = index_runs = None
+        level_runs = index_runs = blocks = None
         if self._column.optional:
             if not outside:
                 count = int.from_bytes(body[:WORD].tobytes(), "little")
@@ -227,6 +232,7 @@ class _ColumnReader:
             there, level_runs = read[0] == 1, read[1]
         count = int(np.count_nonzero(there))
         bits = 0
+        found = None
         if page.kind == INDICES:
             bits = int(body[0]) if body.size else MAX_BITS + 1
             if bits > MAX_BITS:
@@ -238,15 +244,74 @@ class _ColumnReader:
             width = self._column.width
             fits = body.size == count * width
             found = self._plain(transposed(body, width), count) if fits else None
+        elif page.kind == RUNS:
+            size = int.from_bytes(body[:WORD].tobytes(), "little")
+            read = _numbers(body[WORD:], 1, count) if size == body.size - WORD else None
+            if read is not None:
+                index_runs = read[1]
+                found = self._plain(np.packbits(read[0].astype(bool), bitorder="little"), count)
+        elif page.kind == DELTAS:
+            found, blocks = self._by_deltas(body, count)
+        elif page.kind in (LENGTHS, SHARED):
+            found, blocks = self._by_lengths(page.kind, body, count)
         else:
             found = self._plain(body, count)
         if found is None:
             return False
+        bits = bits if blocks is None else blocks.bits
         self._items.append(found)
         self._there.append(there)
         made = page.header, page.kind, page.values, bits, outside, way
-        self._recipes.append(PageRecipe(*made, level_runs, index_runs))
+        self._recipes.append(PageRecipe(*made, level_runs, index_runs, blocks))
         return True
+
+    def _by_deltas(self, body: Bytes, count: int) -> tuple[_Items | None, deltas.Blocks | None]:
+        """Numbers by their differences, and how these are cut; None where they are not so."""
+        width = self._column.width
+        for bits in (8 * width, 64):
+            read = deltas.take(body, count, bits)
+            if read is None or read[2] != body.size:
+                return None, None
+            numbers, blocks, _ = read
+            if not self._proven or np.array_equal(deltas.put(numbers, blocks), body):
+                items = numbers.astype(f"<i{width}").view(np.uint8)
+                return self._plain(items, count), blocks
+        return None, None
+
+    def _by_lengths(
+        self, kind: int, body: Bytes, count: int
+    ) -> tuple[_Items | None, deltas.Blocks | None]:
+        """Texts behind all lengths, or behind what they share, and how these are cut."""
+        for bits in deltas.BITS:
+            parts: list[I64] = []
+            blocks, rest = None, body
+            for _ in range(2 if kind == SHARED else 1):
+                read = deltas.take(rest, count, bits)
+                if read is None or (read[0] < 0).any() or (read[0] > MAX_CONTENT).any():
+                    return None, None
+                parts.append(read[0])
+                blocks, rest = read[1], rest[read[2] :]
+            assert blocks is not None
+            lengths = parts[-1]
+            total = sum(int(part.sum()) for part in parts)
+            if lengths.sum() != rest.size or total > MAX_CONTENT:
+                return None, None
+            if kind == SHARED:
+                joined = deltas.joined(rest, *parts)
+                if joined is None:
+                    return None, None
+                rest, lengths = joined, parts[0] + lengths
+            width = self._column.width
+            if width != TEXTS and (lengths != width).any():
+                return None, None
+            starts = (np.cumsum(lengths) - lengths).astype(np.int32)
+            sides = padded(rest), starts, lengths.astype(np.int32), blocks
+            if not self._proven or np.array_equal(by_lengths(kind, *sides), body):
+                found = _Items(starts + np.int32(self._size), sides[2])
+                self._bodies.append(rest)
+                self._size += rest.size
+                return (found if self._size <= MAX_CONTENT else None), blocks
+        return None, None
 
     def _undone(self, body: Bytes, size: int) -> tuple[Bytes, bytes] | None:
         """What a page holds that is compressed, and the way; None where it is not made so."""
