@@ -91,7 +91,8 @@ def deltas(numbers: list[int], size: int, parts: int, bits: int) -> bytes:
     """Numbers in blocks of differences (3)."""
 
     def signed(number: int) -> int:
-        return (number + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+        half = 1 << (bits - 1)
+        return (number + half) % (2 * half) - half
 
     out = head(size) + head(parts) + head(len(numbers)) + folded(numbers[0] if numbers else 0)
     steps = [signed(b - a) for a, b in pairwise(numbers)]

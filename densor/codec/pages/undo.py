@@ -62,6 +62,15 @@ class _Items(NamedTuple):
     lengths: I32
 
 
+class _Held(NamedTuple):
+    """What a page holds, None where it cannot be told; bits and cuts as a recipe has them."""
+
+    items: _Items | None
+    bits: int = 0
+    cut: I64 | None = None
+    blocks: deltas.Blocks | None = None
+
+
 def undo(column: Column, rows: int, data: Bytes) -> Undone | None:
     """A column of a stretch taken apart; None where its pages cannot be made again of the parts."""
     pages = data[column.begin : column.begin + column.size]
@@ -221,7 +230,7 @@ class _ColumnReader:
             self._dictionary = found
             return True
         there = np.ones(page.values, np.bool_)
-        level_runs = index_runs = blocks = None
+        level_runs = None
         if self._column.optional:
             if not outside:
                 count = int.from_bytes(body[:WORD].tobytes(), "little")
@@ -230,40 +239,40 @@ class _ColumnReader:
             if read is None:
                 return False
             there, level_runs = read[0] == 1, read[1]
-        count = int(np.count_nonzero(there))
-        bits = 0
-        found = None
-        if page.kind == INDICES:
+        made = self._held(page.kind, body, int(np.count_nonzero(there)))
+        if made.items is None:
+            return False
+        self._items.append(made.items)
+        self._there.append(there)
+        told = page.header, page.kind, page.values, made.bits, outside, way
+        self._recipes.append(PageRecipe(*told, level_runs, made.cut, made.blocks))
+        return True
+
+    def _held(self, kind: int, body: Bytes, count: int) -> _Held:
+        """The values that a page holds behind its levels, so many."""
+        if kind == INDICES:
             bits = int(body[0]) if body.size else MAX_BITS + 1
-            if bits > MAX_BITS:
-                return False
-            read = _numbers(body[1:], bits, count)
-            found = None if read is None else self._looked_up(read[0])
-            index_runs = None if read is None else read[1]
-        elif page.kind == SPLIT:
-            width = self._column.width
-            fits = body.size == count * width
-            found = self._plain(transposed(body, width), count) if fits else None
-        elif page.kind == RUNS:
+            read = _numbers(body[1:], bits, count) if bits <= MAX_BITS else None
+            return _Held(None) if read is None else _Held(self._looked_up(read[0]), bits, read[1])
+        if kind == RUNS:
             size = int.from_bytes(body[:WORD].tobytes(), "little")
             read = _numbers(body[WORD:], 1, count) if size == body.size - WORD else None
-            if read is not None:
-                index_runs = read[1]
-                found = self._plain(np.packbits(read[0].astype(bool), bitorder="little"), count)
-        elif page.kind == DELTAS:
-            found, blocks = self._by_deltas(body, count)
-        elif page.kind in (LENGTHS, SHARED):
-            found, blocks = self._by_lengths(page.kind, body, count)
-        else:
-            found = self._plain(body, count)
-        if found is None:
-            return False
-        bits = bits if blocks is None else blocks.bits
-        self._items.append(found)
-        self._there.append(there)
-        made = page.header, page.kind, page.values, bits, outside, way
-        self._recipes.append(PageRecipe(*made, level_runs, index_runs, blocks))
-        return True
+            if read is None:
+                return _Held(None)
+            truths = np.packbits(read[0].astype(np.bool_), bitorder="little")
+            return _Held(self._plain(truths, count), 0, read[1])
+        if kind in (DELTAS, LENGTHS, SHARED):
+            found, blocks = (
+                self._by_deltas(body, count)
+                if kind == DELTAS
+                else self._by_lengths(kind, body, count)
+            )
+            return _Held(found, blocks.bits if blocks else 0, None, blocks)
+        if kind == SPLIT:
+            width = self._column.width
+            fits = body.size == count * width
+            return _Held(self._plain(transposed(body, width), count) if fits else None)
+        return _Held(self._plain(body, count))
 
     def _by_deltas(self, body: Bytes, count: int) -> tuple[_Items | None, deltas.Blocks | None]:
         """Numbers by their differences, and how these are cut; None where they are not so."""
