@@ -76,6 +76,8 @@ def test_columns_and_rows_are_those_of_the_file(
     times = densor.read_table(archive, columns=["when", "day"])
     assert times["when"].dtype == "M8[ns]" and times["day"].dtype == "M8[D]"
     assert times["day"][9] == np.datetime64("2011-01-27")
+    none = densor.read_table(archive, columns=["when", "id"], rows=slice(rows, None))
+    assert (none["when"].dtype, none["id"].dtype) == ("M8[ns]", "<i8")
 
 
 def test_conditions_choose_rows(tmp_path: Path) -> None:
@@ -195,8 +197,9 @@ def test_large_integers_are_compared_as_they_are(tmp_path: Path) -> None:
 def test_what_cannot_be_read_by_columns_is_refused(tmp_path: Path) -> None:
     columns, counts = flights(500)
     archive = packed(tmp_path, file(columns, counts), 3)
-    with pytest.raises(FileError):
-        densor.read_table(archive, columns=["sum"])
+    for rows in (None, slice(500, 600)):
+        with pytest.raises(FileError):
+            densor.read_table(archive, columns=["sum"], rows=rows)
     header, body = record_batch(columns, 0, 500)
     header[3] = Table({0: ("<b", 0)})
     with pytest.raises(FileError):

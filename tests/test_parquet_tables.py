@@ -153,13 +153,28 @@ def test_logical_types(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("told", [{6: 5}, {10: {5: {1: 2, 2: 9}}}, {6: b"x"}])
-def test_types_that_cannot_be_read(tmp_path: Path, told: dict[int, Any]) -> None:
+def test_types_that_cannot_be_read(
+    tmp_path: Path, told: dict[int, Any], capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
     columns = [Column("a", "i4", [bytes([i % 9, 0, 0, 0]) for i in range(600)], told=told)]
     columns.append(Column("b", "i4", columns[0].values))
     archive = packed(tmp_path, file(columns, SNAPPY, 200, 600), 3)
-    with pytest.raises(FileError, match="whole file"):
-        densor.read_table(archive)
+    for rows in (None, slice(600, 700)):
+        with pytest.raises(FileError, match="whole file"):
+            densor.read_table(archive, rows=rows)
     assert densor.read_table(archive, columns=["b"])["b"].tolist() == [i % 9 for i in range(600)]
+    assert dispatch(["table", "cat", str(archive), "-f"]) == 1
+    assert capsysbinary.readouterr().out == b""
+
+
+def test_no_rows_have_the_types_of_their_columns(tmp_path: Path) -> None:
+    archive = packed(tmp_path, file(flights(800), SNAPPY, 400, 400), 3)
+    some, none = (densor.read_table(archive, rows=slice(n, n + 9)) for n in (40, 800))
+    assert {cells.size for cells in none.values()} == {0}
+    for name, read in some.items():
+        whole = read.dtype == np.float64 and none[name].dtype.kind == "i"  # with missing ones
+        assert read.dtype == none[name].dtype or whole or name == "flag", name
+    assert none["flag"].dtype == np.bool_ and none["late"].dtype == np.int32
 
 
 @pytest.mark.parametrize("rows", [70, 3000])

@@ -20,7 +20,7 @@ from densor.formats.container.archive import Archive
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers.arrow import Batch, Messages, Part, flat, messages_in
 from densor.formats.parsers.arrow_schema import Field
-from densor.tables.values import Values, objects
+from densor.tables.values import Values, nothing, objects
 
 _KEPT = 4  # chunks whose columns are kept: batches share chunks, and dictionaries are in others
 
@@ -126,6 +126,11 @@ class ArrowTable:
             if at >= end:
                 return
 
+    def nothing(self, number: int) -> Values:
+        """A column of no rows; FileError for one that cannot be read."""
+        field = self._fields[number]
+        return nothing(_known(field if field.values is None else field.values))
+
     def _column(
         self,
         number: int,
@@ -162,23 +167,24 @@ class ArrowTable:
     def _values(
         self, field: Field, batch: Batch, parts: dict[int, Part], low: int, high: int
     ) -> Values:
-        if batch.compressed or field.children or field.views or not field.dtype:
-            raise FileError(f"column {field.name!r} can only be read with its whole file")
+        dtype = _known(field)
+        if batch.compressed:
+            raise _unread(field)
         if any(part.rows != batch.rows for part in parts.values()):
             raise FormatError("columns of Arrow differ in their rows")
         missing = ~self._bits(parts[0], low, high) if 0 in parts else None
         if missing is not None and not missing.any():
             missing = None
-        if field.dtype in ("text", "bytes"):
+        if dtype in ("text", "bytes"):
             return Values(self._texts(field, parts, low, high), missing)
         if 1 not in parts:
             raise FormatError("column of Arrow has no values")
-        if field.dtype == "bool":
+        if dtype == "bool":
             return Values(self._bits(parts[1], low, high), missing)
         cells = self._cells(parts[1], low, high)
-        if parts[1].width < np.dtype(field.dtype).itemsize:  # days in 32 bits
-            return Values(cells.view("<i4").astype(field.dtype), missing)
-        return Values(cells.view(field.dtype), missing)
+        if parts[1].width < np.dtype(dtype).itemsize:  # days in 32 bits
+            return Values(cells.view("<i4").astype(dtype), missing)
+        return Values(cells.view(dtype), missing)
 
     def _cells(self, part: Part, low: int, high: int) -> Bytes:
         found = self._stored.column(part, high)
@@ -224,6 +230,17 @@ class ArrowTable:
         ids = column.ids[buffer.first + low : buffer.first + high]
         data = column.cells.blob.tobytes()
         return _objects(data, column.cells.offsets, ids, field.dtype == "text")
+
+
+def _known(field: Field) -> str:
+    """The type of a column; FileError for one of which values cannot be told."""
+    if field.children or field.views or not field.dtype:
+        raise _unread(field)
+    return field.dtype
+
+
+def _unread(field: Field) -> FileError:
+    return FileError(f"column {field.name!r} can only be read with its whole file")
 
 
 def _by_column(batch: Batch) -> dict[int, dict[int, Part]]:

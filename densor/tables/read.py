@@ -413,6 +413,8 @@ def _of_types(
     names = list(table.names if columns is None else columns)
     numbers = numbers_of(table.names, names)
     found = list(select_typed(table, numbers, rows, where))
+    if not found:
+        return {name: table.nothing(number) for name, number in zip(names, numbers, strict=True)}
     return {name: joined([part[i] for part in found]) for i, name in enumerate(names)}
 
 

@@ -41,9 +41,7 @@ class RecordTable:
         """Columns of rows `begin` to `end`, of a chunk at a time."""
         end = min(end, self._rows)
         at = begin = min(begin, end)
-        if begin == end:  # no row of the right types
-            yield [Values(np.zeros((0, *f.dtype.shape), f.dtype.base.newbyteorder("=")))
-                   for f in map(self._fields.__getitem__, columns)]  # fmt: skip
+        if begin == end:
             return
         for first, last, part in self._tables():
             if last <= at:
@@ -57,6 +55,11 @@ class RecordTable:
             yield [self._column(part, number, low, high) for number in columns]
             at = first + high
         yield from self._plain(columns, at, end)
+
+    def nothing(self, number: int) -> Values:
+        """A column of no rows."""
+        dtype = self._fields[number].dtype
+        return Values(np.zeros((0, *dtype.shape), dtype.base.newbyteorder("=")))
 
     def _tables(self) -> Iterator[tuple[int, int, StoredPart]]:
         """The chunks that are tables of whole records: the first row, and that behind the last."""

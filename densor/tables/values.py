@@ -49,10 +49,13 @@ def objects(
     return cells if ids is None else cells[ids]
 
 
+def nothing(dtype: str) -> Values:
+    """The cells of no row, of a type as tables of Parquet and Arrow tell it."""
+    return Values(np.zeros(0, object if dtype in ("text", "bytes") else dtype))
+
+
 def joined(parts: Sequence[Values]) -> Values:
-    """Values of several parts as one."""
-    if not parts:
-        return Values(np.array([], object))
+    """Values of several parts as one, of one at least."""
     cells = np.concatenate([part.cells for part in parts])
     if all(part.missing is None for part in parts):
         return Values(cells)

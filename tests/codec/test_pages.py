@@ -13,17 +13,21 @@ from reference.deflate import CLASSIC
 from reference.lz4 import lz4 as reference_lz4
 
 from densor.codec.levels import level_settings
-from densor.codec.pages import compression, gzip, lz4, recipe, snappy
+from densor.codec.pages import compression, deltas, gzip, lz4, recipe, snappy
 from densor.codec.pages.content import ColumnsReader, rows_of_tables
 from densor.codec.pages.decoder import PagesDecoder, open_decoder
 from densor.codec.pages.encoder import PagesCoder
 from densor.codec.pages.kernels import split_texts, take_runs
 from densor.codec.pages.layout import (
+    DELTAS,
     DICTIONARY,
     INDICES,
+    LENGTHS,
     MAX_ROWS,
     PLAIN,
     PLAIN_CODEC,
+    RUNS,
+    SHARED,
     SPLIT,
     Column,
     Page,
@@ -151,7 +155,7 @@ def test_ways_that_no_page_is_made_in(way: int) -> None:
         compression.take(Reader(bytes([128, 6, 0, 15, 8, 2])), True)
 
 
-@pytest.mark.parametrize("payload", [b"\x11\2", b"\x11\xff"])
+@pytest.mark.parametrize("payload", [b"\x11\3", b"\x11\xff"])
 def test_forms_that_are_not_known_are_refused_by_name(payload: bytes) -> None:
     with pytest.raises(UnsupportedError, match="newer densor"):
         open_decoder(payload)
@@ -226,6 +230,91 @@ def test_recipes_come_back(ways: tuple[bytes, bytes], newer: bool) -> None:
     if newer:
         with pytest.raises(FormatError):
             recipe.take(Reader(recipe.pack(columns, Packer(3))), 1000, 100, False)
+
+
+def numbers_of(kind: str, count: int) -> list[int]:
+    rng = random_state(kind, count)
+    if kind == "small":
+        return rng.integers(-9, 9, count).tolist()
+    if kind == "rising":
+        return np.cumsum(rng.integers(0, 1000, count)).tolist()
+    edges = [2**31 - 1, -(2**31), 0, -1]
+    if kind == "edges":
+        edges = [2**63 - 1, -(2**63), 2**62, -(2**62), 0]
+    return [edges[i] for i in rng.integers(0, len(edges), count)]
+
+
+@pytest.mark.parametrize("kind", ["small", "rising", "edges of 32 bits", "edges"])
+@pytest.mark.parametrize("blocks", [(128, 4), (2048, 8), (8, 1), (65536, 1)])
+def test_differences_are_those_of_the_reference(kind: str, blocks: tuple[int, int]) -> None:
+    for count in (0, 1, 2, 129, 130, 700):
+        numbers = numbers_of(kind, count)
+        for bits in (32, 64) if kind != "edges" else (64,):
+            made = deltas.put(np.array(numbers, np.int64), deltas.Blocks(*blocks, bits))
+            assert made.tobytes() == reference.deltas(numbers, *blocks, bits)
+            found = deltas.take(made, count, bits)
+            assert found is not None and found[0].tolist() == numbers
+            assert found[1:] == (deltas.Blocks(*blocks, bits), made.size)
+            assert deltas.take(made, count + 1, bits) is None
+            for size in {*range(min(40, made.size)), made.size - 1}:
+                assert deltas.take(made[:size], count, bits) is None
+
+
+def test_bad_heads_of_differences() -> None:
+    good = bytes([128, 1, 4, 2, 6, 0, 1, 0, 0, 0, *[0] * 4])
+    assert deltas.take(np.frombuffer(good, np.uint8), 2, 32) is not None
+    for at, byte in ((0, 0x81), (2, 0), (2, 5), (3, 3), (6, 65)):
+        bad = np.frombuffer(good[:at] + bytes([byte]) + good[at + 1 :], np.uint8)
+        assert deltas.take(bad, 2, 32) is None
+    for block in ([0], [255] * 9 + [1], [255] * 11, [128, 128, 8]):
+        bad = np.array([*block, *good[2:]], np.uint8)
+        assert deltas.take(bad, 2, 32) is None
+
+
+def test_what_texts_share() -> None:
+    texts = [b"", b"route", b"router", b"rout", b"x" * 300, b"x" * 200, b""]
+    lengths = np.array([len(text) for text in texts], np.int32)
+    starts = (np.cumsum(lengths) - lengths).astype(np.int32)
+    data = np.frombuffer(b"".join(texts), np.uint8)
+    same = deltas.shared(data, starts, lengths)
+    assert same.tolist() == [0, 0, 5, 4, 0, 200, 0]
+    rest = np.frombuffer(b"".join(t[n:] for t, n in zip(texts, same, strict=True)), np.uint8)
+    whole = deltas.joined(rest, same, lengths - same)
+    assert whole is not None and whole.tobytes() == data.tobytes()
+    same[1] = 1
+    assert deltas.joined(rest, same, lengths - same) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "bits", "blocks"),
+    [
+        (DELTAS, 0, 64, (128, 4)),
+        (DELTAS, 8, 32, (128, 4)),
+        (DELTAS, 12, 64, (128, 4)),
+        (DELTAS, 4, 33, (128, 4)),
+        (DELTAS, 4, 32, (128, 3)),
+        (DELTAS, 4, 32, (0, 4)),
+        (DELTAS, 4, 32, (128, 0)),
+        (LENGTHS, 4, 32, (128, 4)),
+        (SHARED, -1, 32, (128, 4)),
+        (RUNS, 4, 1, None),
+        (RUNS, 0, 25, None),
+    ],
+)
+def test_pages_of_newer_encodings_that_cannot_be(
+    kind: int, width: int, bits: int, blocks: tuple[int, int] | None
+) -> None:
+    def recipes(kind: int, width: int, bits: int, blocks: tuple[int, int] | None) -> Reader:
+        cut = None if blocks is None else deltas.Blocks(*blocks, bits)
+        page = PageRecipe(1, kind, 100, bits, False, b"\0", blocks=cut)
+        return Reader(recipe.pack([ColumnRecipe(0, width, False, False, (page,))], Packer(3)))
+
+    good = {DELTAS: 4, LENGTHS: 0, SHARED: 0, RUNS: -1}[kind], 0 if blocks is None else 32
+    sound = kind, *good, None if blocks is None else (128, 4)
+    assert recipe.take(recipes(*sound), 1000, 100, 2)[0].pages[0].kind == kind
+    for bad, form in ((recipes(kind, width, bits, blocks), 2), (recipes(*sound), 1)):
+        with pytest.raises(FormatError):
+            recipe.take(bad, 1000, 100, form)
 
 
 @pytest.mark.parametrize(("width", "newer"), [(8, False), (0, True), (-1, True)])

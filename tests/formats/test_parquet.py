@@ -13,7 +13,7 @@ import parquet_files
 import pytest
 from helpers import random_state
 from mutations import mutated
-from parquet_files import GZIP, LZ4, PLAIN, SNAPPY, Column, file, flights, thrift
+from parquet_files import GZIP, LZ4, PLAIN, SNAPPY, Column, file, flights, newest, thrift
 from reference.deflate import CLASSIC
 
 import densor
@@ -135,6 +135,47 @@ def test_values_that_are_split(tmp_path: Path, codec: int, version: int) -> None
     (stretch,) = (s.kind.pages for s in segments_of(data) if s.kind.pages)
     coder = encoder.PagesCoder(stretch, level_settings(3), Workers(1))
     assert coder.model() == bytes([17, 1])
+
+
+@pytest.mark.parametrize("codec", [PLAIN, SNAPPY])
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("wide", [(), (2048, 8)])
+def test_values_in_newer_encodings(
+    tmp_path: Path, codec: int, version: int, wide: tuple[int, ...]
+) -> None:
+    """Differences, lengths of texts, what these share and runs of truths; as cut by two writers."""
+    plain = flights(900)
+    numbers = random_state("deltas").integers(-(2**63), 2**63 - 1, 900)
+    plain.append(Column("any", "i8", [number.tobytes() for number in numbers]))
+    columns = newest(plain, *wide)
+    data = file(columns, codec, 250, 900, version, other=bool(wide))
+    assert undone(data) == [True] * len(columns)
+    size = comes_back(tmp_path, data, 3)
+    assert size < len(data)
+    found = densor.read_table(tmp_path / "a.densor", columns=["any5", "tail6", "tail7", "flag3"])
+    assert found["any5"].tolist() == numbers.tolist()
+    texts = [value for value in plain[7].values]
+    assert found["tail6"].tolist() == found["tail7"].tolist() == texts
+    flags = [None if value is None else bool(value[0]) for value in plain[5].values]
+    assert found["flag3"].tolist() == flags
+    (stretch,) = (s.kind.pages for s in segments_of(data) if s.kind.pages)
+    coder = encoder.PagesCoder(stretch, level_settings(3), Workers(1))
+    assert coder.model() == bytes([17, 2])
+
+
+def test_damaged_pages_of_newer_encodings(tmp_path: Path) -> None:
+    """What is not made by rule stays as it is, and nothing is read beyond its end."""
+    data = file(newest(flights(400)), PLAIN, 400, 400)
+    end = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    kept = set()
+    for seed in range(40):
+        damaged = bytearray(data)
+        rng = random_state("newer", seed)
+        for at in rng.integers(4, end, 1 + seed % 5):
+            damaged[at] = rng.integers(256)
+        kept.add(sum(undone(bytes(damaged))))
+        comes_back(tmp_path, bytes(damaged), 1)
+    assert sum(undone(data)) in kept and len(kept) > 1
 
 
 @pytest.mark.parametrize("level", [1, 5])

@@ -369,6 +369,13 @@ def split_pages() -> Iterator[tuple[str, bytes]]:
     yield from _pages("split", parquet_files.SNAPPY, 3, 1, False, numbers)
 
 
+def newest_pages() -> Iterator[tuple[str, bytes]]:
+    """Differences, lengths of texts, what they share, and runs of truths."""
+    columns = parquet_files.flights(300)
+    yield from _pages("deltas", 0, 3, 1, False, parquet_files.newest(columns))
+    yield from _pages("deltas-wide", 1, 5, 2, True, parquet_files.newest(columns, 256, 8))
+
+
 def _pages(
     name: str,
     codec: int,
@@ -737,6 +744,7 @@ GROUPS = (
     Group("0.12, elements in other forms", (notations,)),
     Group("0.12, split pages", (split_pages,)),
     Group("0.12, images with windows", (windows,)),
+    Group("0.13, pages of differences", (newest_pages,)),
 )
 
 

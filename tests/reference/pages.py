@@ -14,7 +14,7 @@ from reference.table import Fields, Parse
 
 CODEC = 17
 TEXTS, BITS = 0, -1
-DICTIONARY, INDICES, PLAIN, SPLIT = range(4)
+DICTIONARY, INDICES, PLAIN, SPLIT, DELTAS, LENGTHS, SHARED, RUNS = range(8)
 MOST_BITS, MOST_BEHIND, MOST_PAGES, MOST_ROWS = 24, 255, 2**16, 2**24
 MOST_CONTENT, MOST_CELLS = 2**27, 2**23
 
@@ -81,6 +81,46 @@ def listed_runs(values: list[int], bits: int, cut: list[int]) -> bytes:
     if at != len(values):
         fail("runs that end too early")
     return out
+
+
+def folded(number: int) -> bytes:
+    return head(2 * number if number >= 0 else -2 * number - 1)
+
+
+def deltas(numbers: list[int], size: int, parts: int, bits: int) -> bytes:
+    """Numbers in blocks of differences (3)."""
+
+    def signed(number: int) -> int:
+        half = 1 << (bits - 1)
+        return (number + half) % (2 * half) - half
+
+    out = head(size) + head(parts) + head(len(numbers)) + folded(numbers[0] if numbers else 0)
+    steps = [signed(b - a) for a, b in pairwise(numbers)]
+    for at in range(0, len(steps), size):
+        block = steps[at : at + size]
+        least = min(block)
+        widths, packed = [], b""
+        for begin in range(0, size, size // parts):
+            part = [(step - least) % 2**bits for step in block[begin : begin + size // parts]]
+            width = max(part, default=0).bit_length()
+            word = sum(step << (i * width) for i, step in enumerate(part))
+            widths.append(width)
+            packed += word.to_bytes(size // parts * width // 8, "little")
+        out += folded(least) + bytes(widths) + packed
+    return out
+
+
+def by_lengths(values: list[bytes], shared: bool, size: int, parts: int, bits: int) -> bytes:
+    """Texts behind their lengths, or behind what they share with the one before (3)."""
+    out = b""
+    if shared:
+        same = []
+        for before, value in pairwise([b"", *values]):
+            most = min(len(before), len(value))
+            same.append(next((i for i in range(most) if before[i] != value[i]), most))
+        out = deltas(same, size, parts, bits)
+        values = [value[count:] for value, count in zip(values, same, strict=True)]
+    return out + deltas([len(value) for value in values], size, parts, bits) + b"".join(values)
 
 
 def literal(data: bytes) -> bytes:
@@ -195,6 +235,7 @@ class Page:
     way: bytes
     levels: list[int] | None
     indices: list[int] | None
+    blocks: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -236,6 +277,17 @@ class Column:
                     body = self._plain(known_values)
                 elif page.kind == SPLIT:
                     body = split(self.width, known_values)
+                elif page.kind == RUNS:
+                    truths = [value[0] for value in known_values]
+                    cut = page.indices
+                    body = runs(truths, 1) if cut is None else listed_runs(truths, 1, cut)
+                    body = len(body).to_bytes(4, "little") + body
+                elif page.kind == DELTAS:
+                    numbers = [int.from_bytes(v, "little", signed=True) for v in known_values]
+                    body = deltas(numbers, *page.blocks, page.bits)
+                elif page.kind in (LENGTHS, SHARED):
+                    shared = page.kind == SHARED
+                    body = by_lengths(known_values, shared, *page.blocks, page.bits)
                 else:
                     numbers = [place[value] for value in known_values]
                     if any(number >> page.bits for number in numbers):
@@ -281,7 +333,7 @@ class Model:
     """A MODEL frame."""
 
     parse: Parse
-    newer: bool
+    form: int
 
     def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
         """CHUNK (1)."""
@@ -350,20 +402,33 @@ def recipes(at: Fields, original: int, rows: int, model: Model) -> list[Column]:
         for _ in range(count):
             form, header, values = inner.u8(), inner.number(original), inner.number(rows)
             bits = inner.u8()
-            way = way_of(inner, model.newer)
-            if form > 31 or form & 3 > 2 + model.newer or (not form & 3 and (form or values)):
+            kind = form & 3 | form >> 3 & 4
+            if form > 63 or kind > (2, 3, 7)[model.form] or (not kind and (form or values)):
                 fail("a kind of page")
-            if bits > MOST_BITS:
+            if kind in (DELTAS, LENGTHS, SHARED) and form & 16:
+                fail("runs of differences")
+            blocks = (0, 0)
+            if kind in (DELTAS, LENGTHS, SHARED):
+                size, parts = blocks = inner.number(2**16), inner.number(2**16)
+                if not size or not parts or size % (8 * parts) or bits not in (32, 64):
+                    fail("blocks of differences")
+            elif bits > MOST_BITS:
                 fail("bits of an index")
+            way = way_of(inner, model.form > 0)
             levels = listed() if form & 8 else None
             indices = listed() if form & 16 else None
-            made.append(Page(header, form & 3, values, bits, bool(form & 4), way, levels, indices))
+            outside = bool(form & 4)
+            made.append(Page(header, kind, values, bits, outside, way, levels, indices, blocks))
         if sum(page.values for page in made) != rows:
             fail("rows of pages")
-        if model.newer and sum(page.kind == DICTIONARY for page in made) > 1:
+        if model.form and sum(page.kind == DICTIONARY for page in made) > 1:
             fail("a second dictionary")
-        if width < 1 and any(page.kind == SPLIT for page in made):
-            fail("values without a width that are split")
+        for page in made:
+            possible = {SPLIT: width > 0, DELTAS: width in (4, 8) and page.bits >= 8 * width,
+                        LENGTHS: width == TEXTS, SHARED: width != BITS,
+                        RUNS: width == BITS}  # fmt: skip
+            if not possible.get(page.kind, True):
+                fail("values of another kind")
         columns.append(Column(before, width, bool(flags & 1), bool(flags & 2), order, made))
     if inner.left or numbers:
         fail("recipes")
@@ -410,6 +475,6 @@ def parse_model(payload: bytes, parse: Parse) -> Model:
     """MODEL (1)."""
     if len(payload) != 2:
         fail("a MODEL of pages")
-    if payload[1] > 1:
+    if payload[1] > 2:
         raise Refused("unsupported", "a way to make pages")
-    return Model(parse, payload[1] == 1)
+    return Model(parse, payload[1])

@@ -13,6 +13,7 @@ from reference.lz4 import lz4
 PLAIN, SNAPPY, GZIP, LZ4 = 0, 1, 2, 7
 GZIP_WAY = bytes([9, 0, 15, 8, 2, 3])  # as pyarrow takes it: level, ..., what headers say
 _STRUCT, _LIST, _BINARY, _I32, _I64, _TRUE = 12, 9, 8, 5, 6, 1
+RLE, DELTAS, LENGTHS, SHARED = 3, 5, 6, 7  # encodings
 BITS, TYPES = 0, {"bool": 0, "i4": 1, "i8": 2, "i12": 3, "f4": 4, "f8": 5, "text": 6, "fixed": 7}
 
 
@@ -56,6 +57,8 @@ class Column:
     dictionary: bool = True
     repetition: int = 1
     split: bool = False
+    newest: int = 0  # the encoding of deltas, lengths, shared beginnings or runs
+    blocks: tuple[int, int, int] = (128, 4, 32)
     told: dict[int, Any] = field(default_factory=dict)  # in the schema, of its logical type
 
     @property
@@ -82,6 +85,17 @@ def _runs(values: list[int], bits: int, other: bool) -> bytes:
         return reference.runs(values, bits)
     behind = [(1 << bits) - 1 - i % 2 for i in range(-len(values) % 64)]
     return reference.packed_run(values + behind, bits)
+
+
+def _newest(column: Column, there: list[bytes], other: bool) -> bytes:
+    """Values in one of the newer encodings."""
+    if column.newest == RLE:
+        found = _runs([value[0] for value in there], 1, other)
+        return len(found).to_bytes(4, "little") + found
+    if column.newest == DELTAS:
+        numbers = [int.from_bytes(value, "little", signed=True) for value in there]
+        return reference.deltas(numbers, *column.blocks)
+    return reference.by_lengths(there, column.newest == SHARED, *column.blocks)
 
 
 def _chunk(
@@ -111,7 +125,9 @@ def _chunk(
         else:
             body = reference.split(column.width, there) if column.split else _plain(
                 column.width, there)  # fmt: skip
-        encoding = 8 if dictionary else 9 if column.split else 0
+            if column.newest:
+                body = _newest(column, there, other)
+        encoding = 8 if dictionary else 9 if column.split else column.newest
         if version == 2:
             stored = levels + _block(body, codec, way)
             about = {1: len(part), 2: len(part) - len(there), 3: len(part), 4: encoding,
@@ -193,3 +209,18 @@ def flights(rows: int) -> list[Column]:
         Column("constant", "i4", [bytes(4)] * rows),
         Column("nothing", "i4", [None] * rows),
     ]
+
+
+def newest(columns: Sequence[Column], *wide: int) -> list[Column]:
+    """Those of columns that have newer encodings, in these; `wide`: other blocks, of 64 bits."""
+    found = []
+    for column in columns:
+        encodings = {"text": (LENGTHS, SHARED), "fixed": (SHARED,), "bool": (RLE,)}
+        encodings |= {"i4": (DELTAS,), "i8": (DELTAS,)}
+        for encoding in encodings.get(column.type, ()):
+            bits = 64 if wide or column.type == "i8" else 32
+            size, parts = wide or (128, 4)
+            name = f"{column.name}{encoding}"
+            made = replace(column, name=name, dictionary=False, newest=encoding)
+            found.append(replace(made, blocks=(size, parts, bits)))
+    return found

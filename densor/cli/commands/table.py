@@ -58,7 +58,9 @@ def _write(args: argparse.Namespace) -> None:
             lines = (some for part in parts for some in lines_of(part))
         else:
             head, lines = table.header(numbers), table.lines(numbers, rows, args.where)
+        first = next(lines, b"")  # before anything is written: some columns cannot be read
         write_all(out, head)
+        write_all(out, first)
         for some in lines:
             write_all(out, some)
     out.flush()

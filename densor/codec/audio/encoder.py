@@ -72,10 +72,9 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return None
     if model.values is not None:
         plain = without_values(model, batch.data)
-        with_ranks = bits_of(model, batch.data) + 8 * (
-            len(pack_model(model)) - len(pack_model(plain))
-        )
-        model = model if with_ranks < bits_of(plain, batch.data) else plain
+        saved = bits_of(plain, batch.data) - bits_of(model, batch.data)
+        if saved <= 0 or saved <= 8 * (len(pack_model(model)) - len(pack_model(plain))):
+            model = plain
     adaptive = None
     if level.sound != "lanes":
         adaptive = cascade_model(model, FULL if level.sound == "full" else LIGHT)

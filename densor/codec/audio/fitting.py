@@ -98,8 +98,8 @@ def _window(size: int) -> F64:
     return found
 
 
-def middle(planes: Planes) -> Planes:
-    """A part of all instants from the middle, at least a fixed number."""
-    part = max(_TRIAL, planes.shape[1] >> 5)
-    begin = max(0, planes.shape[1] - part) // 2
-    return np.ascontiguousarray(planes[:, begin : begin + part])
+def middle(count: int) -> tuple[int, int]:
+    """Instants from the middle of so many, at least a fixed number where there are: from, to."""
+    part = max(_TRIAL, count >> 5)
+    begin = max(0, count - part) // 2
+    return begin, min(count, begin + part)

@@ -48,15 +48,21 @@ class Modelled(NamedTuple):
 
 def bits_of(model: Model, data: Bytes) -> float:
     """Bits that samples take, about."""
-    planes = coded(model, data)
-    piece = middle(planes)
-    bits: float = Fitter(len(planes), model.depth).bits(piece, Shape())
-    return bits * planes.size / piece.size
+    piece = _middle_of(model, data)
+    bits: float = Fitter(len(piece), model.depth).bits(piece, Shape())
+    return bits * (data.size // model.layout.size) / piece.size
 
 
 def first_channel(model: Model, data: Bytes) -> int:
     """The channel of two that is to be coded first, 0 with one or more than two."""
-    return Fitter(model.layout.channels, model.depth).first(middle(coded(model, data)))
+    return Fitter(model.layout.channels, model.depth).first(_middle_of(model, data))
+
+
+def _middle_of(model: Model, data: Bytes) -> Planes:
+    """Samples from the middle as they are coded."""
+    stride = model.layout.stride
+    begin, end = middle(data.size // stride)
+    return coded(model, data[begin * stride : end * stride])
 
 
 def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) -> Frame:
@@ -103,7 +109,8 @@ def modelled(model: Model, data: Bytes) -> Modelled:
     """What the fast method codes of a frame."""
     planes = coded(model, data)
     fitter = Fitter(len(planes), model.depth)
-    shape = fitter.shape(middle(planes))
+    begin, end = middle(planes.shape[1])
+    shape = fitter.shape(np.ascontiguousarray(planes[:, begin:end]))
     rows = fitter.weights(planes, shape)
     own, other = _used(rows)
     f = _frame(planes.shape, model, shape.block, shape.first)._replace(own=own, other=other)

@@ -104,9 +104,15 @@ def pack_model(model: Model) -> bytes:
         first = int(model.values[0])
         used = np.zeros(int(model.values[-1]) - first + 1, np.uint8)
         used[model.values - first] = 1
-        bitmap = zstd_compress(np.packbits(used, bitorder="little"), _ZSTD)
+        bitmap = _packed(np.packbits(used, bitorder="little").tobytes())
         head += _RANGE.pack(first, (used.size + 7) // 8, len(bitmap)) + bitmap
     return head if model.method == CASCADE else head + _pack_contexts(model.contexts)
+
+
+@functools.lru_cache(8)
+def _packed(bitmap: bytes) -> bytes:
+    """A bitmap as it stands in a model, which is packed twice: to be chosen, and to be stored."""
+    return zstd_compress(bitmap, _ZSTD)
 
 
 def parse(payload: bytes) -> Model:

@@ -5,7 +5,7 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
 from densor.codec.pages.content import ColumnsReader
-from densor.codec.pages.payload import FIRST, NEWER, Table, model_of, parse
+from densor.codec.pages.payload import FIRST, NEWEST, Table, model_of, parse
 from densor.codec.pages.values import PageMaker
 from densor.codec.table import params
 from densor.codec.table.decoder import TableDecoder
@@ -85,6 +85,6 @@ def open_decoder(payload: bytes, _: object = None) -> PagesDecoder:
     if len(payload) != len(model_of(FIRST)):
         raise FormatError("model of pages has a wrong length")
     form = payload[1]
-    if form > NEWER:
+    if form > NEWEST:
         raise UnsupportedError("pages are made in an unknown way; a newer densor may read this")
     return PagesDecoder(form)

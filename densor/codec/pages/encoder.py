@@ -19,7 +19,7 @@ from densor.codec.levels import (
 from densor.codec.pages import compression, recipe
 from densor.codec.pages.content import arrays_of, rows_of_tables
 from densor.codec.pages.layout import MAX_CONTENT, SPLIT, Column, Pages
-from densor.codec.pages.payload import FIRST, MAX_TABLES, NEWER, model_of, pack_table
+from densor.codec.pages.payload import FIRST, MAX_TABLES, NEWER, NEWEST, model_of, pack_table
 from densor.codec.pages.undo import Undone, undo
 from densor.codec.table import params
 from densor.codec.table.array_cells import fitting
@@ -44,7 +44,7 @@ class PagesCoder:
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""
-        return model_of(NEWER if any(map(_is_newer, self._pages.columns)) else FIRST)
+        return model_of(max(map(_form_of, self._pages.columns)))
 
     def encode(self, chunk: Bytes, index: int) -> Bytes:
         """The payload of a stretch; the stretch itself where no page can be made again."""
@@ -124,9 +124,12 @@ class PagesCoder:
         return [different[tables] for tables in sorted(different, reverse=True)]
 
 
-def _is_newer(column: Column) -> bool:
-    """Whether pages of the first form cannot be those of a column."""
-    return column.codec in compression.NEWER or any(page.kind == SPLIT for page in column.pages)
+def _form_of(column: Column) -> int:
+    """The first form of which pages can be those of a column."""
+    last = max(page.kind for page in column.pages)
+    if last > SPLIT:
+        return NEWEST
+    return NEWER if column.codec in compression.NEWER or last == SPLIT else FIRST
 
 
 def _size(undone: Undone) -> int:

@@ -6,7 +6,9 @@ MAX_STRETCH = 1 << 26  # bytes of pages that are coded together
 MAX_CONTENT = 1 << 27  # bytes of their values
 MAX_ROWS = 1 << 24
 MAX_PAGES = 1 << 16
-DICTIONARY, INDICES, PLAIN, SPLIT = range(4)  # what a page holds; split: bytes of values by place
+# What a page holds. Split: bytes of values by place; deltas: differences of numbers; lengths: those
+# of the lengths of texts; shared: of what these share with the one before too; runs: of truths.
+DICTIONARY, INDICES, PLAIN, SPLIT, DELTAS, LENGTHS, SHARED, RUNS = range(8)
 PLAIN_CODEC, SNAPPY, GZIP, LZ4 = 0, 1, 2, 7  # how pages are compressed, as files number it
 TEXTS, BITS = 0, -1  # widths of values that are no bytes of one width
 

@@ -14,7 +14,7 @@ from densor.codec.table.layout import MAX_ARRAY_BYTES, MAX_CELLS
 from densor.codec.table.wire import Reader, Writer
 from densor.errors import FormatError, LimitError
 
-FIRST, NEWER = range(2)  # forms of chunks; of the newer one, pages may be more
+FIRST, NEWER, NEWEST = range(3)  # forms of chunks; of each one, pages may be more
 MAX_TABLES = 64
 AS_BYTES, AS_TABLE = range(2)  # how the values of some rows are coded
 
@@ -66,7 +66,7 @@ def take_head(at: Reader, size: int, form: int) -> Head:
     rows = at.number(MAX_ROWS)
     if not rows:
         raise FormatError("pages have no rows")
-    columns = recipe.take(at, size, rows, form == NEWER)
+    columns = recipe.take(at, size, rows, form)
     return Head(rows, columns, at.packed(size), at.number(MAX_TABLES))
 
 

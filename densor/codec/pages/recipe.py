@@ -6,8 +6,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from densor.codec.pages import compression
-from densor.codec.pages.layout import DICTIONARY, MAX_PAGES, PLAIN, SPLIT
-from densor.codec.pages.sizes import MAX_BITS
+from densor.codec.pages.deltas import Blocks
+from densor.codec.pages.layout import (
+    BITS,
+    DELTAS,
+    DICTIONARY,
+    LENGTHS,
+    MAX_PAGES,
+    PLAIN,
+    RUNS,
+    SHARED,
+    SPLIT,
+    TEXTS,
+)
+from densor.codec.pages.sizes import MAX_BITS, MOST_BLOCK
 from densor.codec.pages.values import ColumnRecipe, PageRecipe
 from densor.codec.table.layout import I64, MAX_COLUMNS
 from densor.codec.table.wire import Reader, Writer
@@ -18,7 +30,8 @@ if TYPE_CHECKING:
 
 MAX_RECIPE = 1 << 22  # bytes
 MAX_LISTED = 1 << 22  # numbers of all lists
-_OUTSIDE, _LEVELS, _INDICES = 4, 8, 16  # beside the kind of a page
+_OUTSIDE, _LEVELS, _INDICES, _NEWEST = 4, 8, 16, 32  # beside the kind of a page
+_LAST_KIND = PLAIN, SPLIT, RUNS  # of each form
 _OPTIONAL, _MISSING, _ORDERED = 1, 2, 4
 _MAX_WIDTH = 1 << 16
 
@@ -46,10 +59,14 @@ def pack(columns: Sequence[ColumnRecipe], packer: "Packer") -> bytes:
         out.number(len(column.pages))
         for page in column.pages:
             lists_of = _LEVELS * (page.levels is not None) | _INDICES * (page.indices is not None)
-            out.byte(page.kind | _OUTSIDE * page.outside | lists_of)
+            newest = _NEWEST * (page.kind > SPLIT)
+            out.byte(page.kind & SPLIT | newest | _OUTSIDE * page.outside | lists_of)
             out.number(page.header)
             out.number(page.values)
             out.byte(page.bits)
+            if page.blocks is not None:
+                out.number(page.blocks.size)
+                out.number(page.blocks.parts)
             out.raw(page.way)
             listed(page.levels)
             listed(page.indices)
@@ -64,10 +81,10 @@ def pack(columns: Sequence[ColumnRecipe], packer: "Packer") -> bytes:
     return out.bytes()
 
 
-def take(at: Reader, size: int, rows: int, newer: bool) -> list[ColumnRecipe]:
+def take(at: Reader, size: int, rows: int, form: int) -> list[ColumnRecipe]:
     """Recipes of pages of `rows` rows in a chunk of `size` bytes; FormatError for bad ones.
 
-    `newer`: whether pages may be what those of the first form cannot.
+    `form`: of the chunk, of which pages may be no more than that has.
     """
     found = Reader(at.packed(MAX_RECIPE))
     lists = _Lists(at.numbers(at.number(MAX_LISTED)))
@@ -81,13 +98,13 @@ def take(at: Reader, size: int, rows: int, newer: bool) -> list[ColumnRecipe]:
         pages += count
         if pages > MAX_PAGES:
             raise LimitError("columns have too many pages")
-        made = tuple(_page(found, lists, size, rows, newer) for _ in range(count))
+        made = tuple(_page(found, lists, size, rows, form) for _ in range(count))
         if sum(page.values for page in made) != rows:
             raise FormatError("pages of a column do not have its rows")
-        if newer and sum(page.kind == DICTIONARY for page in made) > 1:
+        if form and sum(page.kind == DICTIONARY for page in made) > 1:
             raise FormatError("column has more than one dictionary")
-        if width < 1 and any(page.kind == SPLIT for page in made):
-            raise FormatError("pages of a column split values that have no width")
+        if not all(_fits(page, width) for page in made):
+            raise FormatError("pages of a column have values of another kind")
         levels = bool(flags & _OPTIONAL), bool(flags & _MISSING)
         columns.append(ColumnRecipe(before, width, *levels, made, order))
     if found.left or lists.left:
@@ -113,18 +130,36 @@ class _Lists:
         return found
 
 
-def _page(at: Reader, lists: _Lists, size: int, rows: int, newer: bool) -> PageRecipe:
-    form, header, values, bits = at.byte(), at.number(size), at.number(rows), at.byte()
-    way = compression.take(at, newer)
-    kind = form & 3
+def _fits(page: PageRecipe, width: int) -> bool:
+    """Whether a page may hold values of a column."""
+    if page.kind == SPLIT:
+        return width > 0
+    if page.kind == DELTAS:
+        return width in (4, 8) and page.bits >= 8 * width
+    if page.kind == LENGTHS:
+        return width == TEXTS
+    return width != BITS if page.kind == SHARED else width == BITS or page.kind != RUNS
+
+
+def _page(at: Reader, lists: _Lists, size: int, rows: int, form: int) -> PageRecipe:
+    flags, header, values, bits = at.byte(), at.number(size), at.number(rows), at.byte()
+    kind = flags & 3 | (4 if flags & _NEWEST else 0)
     if (
-        form > 31
-        or kind > (SPLIT if newer else PLAIN)
-        or (kind == DICTIONARY and (form != kind or values))
+        flags > 63
+        or kind > _LAST_KIND[form]
+        or (kind == DICTIONARY and (flags != kind or values))
+        or (flags & _INDICES and kind > SPLIT and kind != RUNS)
     ):
         raise FormatError("page of a column is of an unknown kind")
-    if bits > MAX_BITS:
+    blocks = None
+    if DELTAS <= kind <= SHARED:
+        blocks = Blocks(at.number(MOST_BLOCK), at.number(MOST_BLOCK), bits)
+        if not blocks.possible:
+            raise FormatError("page of a column has impossible blocks")
+    elif bits > MAX_BITS:
         raise FormatError("page of a column has indices of too many bits")
-    levels = lists.take(at) if form & _LEVELS else None
-    indices = lists.take(at) if form & _INDICES else None
-    return PageRecipe(header, kind, values, bits, bool(form & _OUTSIDE), way, levels, indices)
+    way = compression.take(at, form > 0)
+    levels = lists.take(at) if flags & _LEVELS else None
+    indices = lists.take(at) if flags & _INDICES else None
+    outside = bool(flags & _OUTSIDE)
+    return PageRecipe(header, kind, values, bits, outside, way, levels, indices, blocks)

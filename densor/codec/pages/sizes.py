@@ -14,3 +14,7 @@ OWN = 32  # beside these: as the library up to 1.1.8 and others do it
 
 # Blocks of LZ4
 LZ4_TABLE = 13  # bits of the table of places
+
+# Blocks of differences
+MOST_BLOCK = 1 << 16  # differences
+LEAST_MINIBLOCK = 8  # a part of them has a multiple of this

@@ -7,12 +7,16 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.pages import compression
+from densor.codec.pages import compression, deltas
 from densor.codec.pages.layout import (
     BITS,
+    DELTAS,
     DICTIONARY,
     INDICES,
+    LENGTHS,
     MAX_CONTENT,
+    RUNS,
+    SHARED,
     SPLIT,
     TEXTS,
     Column,
@@ -25,6 +29,7 @@ from densor.codec.pages.values import (
     PageMaker,
     PageRecipe,
     Values,
+    by_lengths,
     fixed,
     padded,
     runs,
@@ -55,6 +60,15 @@ class _Items(NamedTuple):
 
     starts: I32
     lengths: I32
+
+
+class _Held(NamedTuple):
+    """What a page holds, None where it cannot be told; bits and cuts as a recipe has them."""
+
+    items: _Items | None
+    bits: int = 0
+    cut: I64 | None = None
+    blocks: deltas.Blocks | None = None
 
 
 def undo(column: Column, rows: int, data: Bytes) -> Undone | None:
@@ -216,7 +230,7 @@ class _ColumnReader:
             self._dictionary = found
             return True
         there = np.ones(page.values, np.bool_)
-        level_runs = index_runs = None
+        level_runs = None
         if self._column.optional:
             if not outside:
                 count = int.from_bytes(body[:WORD].tobytes(), "little")
@@ -225,28 +239,88 @@ class _ColumnReader:
             if read is None:
                 return False
             there, level_runs = read[0] == 1, read[1]
-        count = int(np.count_nonzero(there))
-        bits = 0
-        if page.kind == INDICES:
+        made = self._held(page.kind, body, int(np.count_nonzero(there)))
+        if made.items is None:
+            return False
+        self._items.append(made.items)
+        self._there.append(there)
+        told = page.header, page.kind, page.values, made.bits, outside, way
+        self._recipes.append(PageRecipe(*told, level_runs, made.cut, made.blocks))
+        return True
+
+    def _held(self, kind: int, body: Bytes, count: int) -> _Held:
+        """The values that a page holds behind its levels, so many."""
+        if kind == INDICES:
             bits = int(body[0]) if body.size else MAX_BITS + 1
-            if bits > MAX_BITS:
-                return False
-            read = _numbers(body[1:], bits, count)
-            found = None if read is None else self._looked_up(read[0])
-            index_runs = None if read is None else read[1]
-        elif page.kind == SPLIT:
+            read = _numbers(body[1:], bits, count) if bits <= MAX_BITS else None
+            return _Held(None) if read is None else _Held(self._looked_up(read[0]), bits, read[1])
+        if kind == RUNS:
+            size = int.from_bytes(body[:WORD].tobytes(), "little")
+            read = _numbers(body[WORD:], 1, count) if size == body.size - WORD else None
+            if read is None:
+                return _Held(None)
+            truths = np.packbits(read[0].astype(np.bool_), bitorder="little")
+            return _Held(self._plain(truths, count), 0, read[1])
+        if kind in (DELTAS, LENGTHS, SHARED):
+            found, blocks = (
+                self._by_deltas(body, count)
+                if kind == DELTAS
+                else self._by_lengths(kind, body, count)
+            )
+            return _Held(found, blocks.bits if blocks else 0, None, blocks)
+        if kind == SPLIT:
             width = self._column.width
             fits = body.size == count * width
-            found = self._plain(transposed(body, width), count) if fits else None
-        else:
-            found = self._plain(body, count)
-        if found is None:
-            return False
-        self._items.append(found)
-        self._there.append(there)
-        made = page.header, page.kind, page.values, bits, outside, way
-        self._recipes.append(PageRecipe(*made, level_runs, index_runs))
-        return True
+            return _Held(self._plain(transposed(body, width), count) if fits else None)
+        return _Held(self._plain(body, count))
+
+    def _by_deltas(self, body: Bytes, count: int) -> tuple[_Items | None, deltas.Blocks | None]:
+        """Numbers by their differences, and how these are cut; None where they are not so."""
+        width = self._column.width
+        for bits in (8 * width, 64):
+            read = deltas.take(body, count, bits)
+            if read is None or read[2] != body.size:
+                return None, None
+            numbers, blocks, _ = read
+            if not self._proven or np.array_equal(deltas.put(numbers, blocks), body):
+                items = numbers.astype(f"<i{width}").view(np.uint8)
+                return self._plain(items, count), blocks
+        return None, None
+
+    def _by_lengths(
+        self, kind: int, body: Bytes, count: int
+    ) -> tuple[_Items | None, deltas.Blocks | None]:
+        """Texts behind all lengths, or behind what they share, and how these are cut."""
+        for bits in deltas.BITS:
+            parts: list[I64] = []
+            blocks, rest = None, body
+            for _ in range(2 if kind == SHARED else 1):
+                read = deltas.take(rest, count, bits)
+                if read is None or (read[0] < 0).any() or (read[0] > MAX_CONTENT).any():
+                    return None, None
+                parts.append(read[0])
+                blocks, rest = read[1], rest[read[2] :]
+            assert blocks is not None
+            lengths = parts[-1]
+            total = sum(int(part.sum()) for part in parts)
+            if lengths.sum() != rest.size or total > MAX_CONTENT:
+                return None, None
+            if kind == SHARED:
+                joined = deltas.joined(rest, *parts)
+                if joined is None:
+                    return None, None
+                rest, lengths = joined, parts[0] + lengths
+            width = self._column.width
+            if width != TEXTS and (lengths != width).any():
+                return None, None
+            starts = (np.cumsum(lengths) - lengths).astype(np.int32)
+            sides = padded(rest), starts, lengths.astype(np.int32), blocks
+            if not self._proven or np.array_equal(by_lengths(kind, *sides), body):
+                found = _Items(starts + np.int32(self._size), sides[2])
+                self._bodies.append(rest)
+                self._size += rest.size
+                return (found if self._size <= MAX_CONTENT else None), blocks
+        return None, None
 
     def _undone(self, body: Bytes, size: int) -> tuple[Bytes, bytes] | None:
         """What a page holds that is compressed, and the way; None where it is not made so."""

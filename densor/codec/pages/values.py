@@ -6,8 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.pages import compression
-from densor.codec.pages.layout import BITS, DICTIONARY, INDICES, SPLIT, TEXTS
+from densor.codec.pages import compression, deltas
+from densor.codec.pages.layout import (
+    BITS,
+    DELTAS,
+    DICTIONARY,
+    INDICES,
+    RUNS,
+    SHARED,
+    SPLIT,
+    TEXTS,
+)
 from densor.codec.pages.sizes import MOST_BEHIND
 from densor.codec.table.layout import I32, I64
 from densor.codec.table.state import PADDING
@@ -45,9 +54,10 @@ class Values(NamedTuple):
 class PageRecipe(NamedTuple):
     """How a page is made. `header`: bytes before it, which are as they are in the file.
 
-    `values`: how many; `bits`: of an index. `outside`: levels stand before what is compressed, as
-    in pages of the second version. `way`: how they are compressed. `levels`, `indices`: how their
-    runs are cut, where that is not by rule; see `runs`.
+    `values`: how many; `bits`: of an index, or of differences. `outside`: levels stand before what
+    is compressed, as in pages of the second version. `way`: how they are compressed. `levels`,
+    `indices`: how their runs are cut, where that is not by rule; see `runs`. `blocks`: how
+    differences are.
     """
 
     header: int
@@ -58,6 +68,7 @@ class PageRecipe(NamedTuple):
     way: bytes
     levels: I64 | None = None
     indices: I64 | None = None
+    blocks: deltas.Blocks | None = None
 
 
 class ColumnRecipe(NamedTuple):
@@ -158,13 +169,27 @@ class PageMaker:
             width = np.array([recipe.bits], np.uint8)
             body = np.concatenate([width, runs(ids, recipe.bits, recipe.indices)])
         else:
-            body = self._plain(np.arange(self._at, self._at + count))
-            if recipe.kind == SPLIT:
-                body = transposed(body, count)
+            body = self._body(recipe, self._at, self._at + count)
         self._at += count
         if recipe.outside:
             return [levels, compression.make(body, recipe.way)]
         return [compression.make(np.concatenate([levels, body]), recipe.way)]
+
+    def _body(self, recipe: PageRecipe, begin: int, end: int) -> Bytes:
+        """What a page of no indices holds; `begin`, `end`: which of the values that are there."""
+        chosen = np.arange(begin, end)
+        if recipe.blocks is None:
+            body = self._plain(chosen)
+            if recipe.kind == RUNS:
+                return truths(
+                    np.unpackbits(body, count=chosen.size, bitorder="little"), recipe.indices
+                )
+            return transposed(body, chosen.size) if recipe.kind == SPLIT else body
+        if recipe.kind == DELTAS:
+            numbers = self._plain(chosen).view(f"<i{self._values.width}")
+            return deltas.put(numbers, recipe.blocks)
+        data, starts, lengths = self._values.data, self._starts[chosen], self._lengths[chosen]
+        return by_lengths(recipe.kind, data, starts, lengths, recipe.blocks)
 
     def _levels(self, recipe: PageRecipe) -> Bytes:
         """The levels of the next page: whether each value is there."""
@@ -187,6 +212,25 @@ class PageMaker:
         out = np.empty(int(lengths.sum(dtype=np.int64)) + WORD * counted * starts.size, np.uint8)
         join_values(self._values.data, starts, lengths, int(counted), out)
         return np.packbits(out, bitorder="little") if self._values.width == BITS else out
+
+
+def truths(values: Bytes, cut: I64 | None = None) -> Bytes:
+    """Truths as runs behind their length; see `runs`."""
+    found = runs(values.astype(np.int32), 1, cut)
+    return np.concatenate([np.array([found.size], "<u4").view(np.uint8), found])
+
+
+def by_lengths(kind: int, data: Bytes, starts: I32, lengths: I32, blocks: deltas.Blocks) -> Bytes:
+    """Texts behind all of their lengths, or behind what they share with the one before."""
+    parts = []
+    if kind == SHARED:
+        same = deltas.shared(data, starts, lengths).astype(np.int32)
+        starts, lengths = starts + same, lengths - same
+        parts.append(deltas.put(same, blocks))
+    parts.append(deltas.put(lengths, blocks))
+    out = np.empty(int(lengths.sum(dtype=np.int64)), np.uint8)
+    join_values(data, starts, lengths, 0, out)
+    return np.concatenate([*parts, out])
 
 
 def transposed(data: Bytes, rows: int) -> Bytes:

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 from densor.codec.pages.layout import (
     BITS,
+    DELTAS,
     DICTIONARY,
     GZIP,
     INDICES,
+    LENGTHS,
     LZ4,
     MAX_CONTENT,
     MAX_PAGES,
@@ -19,6 +21,8 @@ from densor.codec.pages.layout import (
     MAX_STRETCH,
     PLAIN,
     PLAIN_CODEC,
+    RUNS,
+    SHARED,
     SNAPPY,
     SPLIT,
     TEXTS,
@@ -48,7 +52,7 @@ _FIXED = 7  # a physical type, whose width stands beside it
 _DTYPES = {1: "I32", 2: "I64", 4: "F32", 5: "F64"}
 _MAX_WIDTH = 1 << 15
 _DATA, _DICTIONARY, _DATA_2 = 0, 2, 3  # types of pages
-_ENCODINGS = {0: PLAIN, 2: INDICES, 8: INDICES, 9: SPLIT}
+_ENCODINGS = {0: PLAIN, 2: INDICES, 3: RUNS, 5: DELTAS, 6: LENGTHS, 7: SHARED, 8: INDICES, 9: SPLIT}
 _LEVELS = 3  # the encoding of levels that is known
 _REQUIRED, _OPTIONAL = 0, 1
 _ODD = LookupError, TypeError, AttributeError, ValueError  # of values of other types
@@ -256,9 +260,22 @@ def _page(window: Window, at: int, end: int, leaf: Leaf, left: list[int]) -> Pag
         return None
     if encoding is None or not 0 <= values <= MAX_ROWS:
         return None
-    if (encoding == INDICES and leaf.width == BITS) or (encoding == SPLIT and leaf.width < 1):
+    if not _may_hold(encoding, leaf.width):
         return None
     return Page(size, stored, whole, encoding, values, levels, compressed)
+
+
+def _may_hold(encoding: int, width: int) -> bool:
+    """Whether a page may hold values of such a width."""
+    if encoding == SPLIT:
+        return width > 0
+    if encoding == DELTAS:
+        return width in (4, 8)
+    if encoding == LENGTHS:
+        return width == TEXTS
+    if encoding == RUNS:
+        return width == BITS
+    return width != BITS or encoding not in (INDICES, SHARED)
 
 
 def _header(window: Window, at: int, end: int) -> tuple[Struct, int]:

@@ -1,5 +1,6 @@
 """Cuts a file into segments: which stretch is coded as which kind of tensor, or as bytes."""
 
+import functools
 import importlib
 import math
 from collections.abc import Callable, Iterator
@@ -37,10 +38,15 @@ from densor.runtime.gc_pause import collection_paused
 def _parser(module: str, name: str = "find") -> Callable[[Head], Contents | None]:
     """What a module calls so, which is imported when it is first asked: few files need many."""
 
-    def find(head: Head) -> Contents | None:
-        parser = getattr(importlib.import_module(f"densor.formats.parsers.{module}"), name)
-        found: Contents | None = parser(head)
+    @functools.cache
+    def parser() -> Callable[[Head], Contents | None]:
+        found: Callable[[Head], Contents | None] = getattr(
+            importlib.import_module(f"densor.formats.parsers.{module}"), name
+        )
         return found
+
+    def find(head: Head) -> Contents | None:
+        return parser()(head)
 
     return find
 
@@ -48,10 +54,14 @@ def _parser(module: str, name: str = "find") -> Callable[[Head], Contents | None
 def _table(name: str) -> Callable[[Head], Contents | None]:
     """Likewise what finds a table of one format."""
 
-    def find(head: Head) -> Contents | None:
+    @functools.cache
+    def finder() -> Callable[[Head], Contents | None]:
         tabular = importlib.import_module("densor.formats.parsers.tabular")
-        found: Contents | None = tabular.find_of(name)(head)
+        found: Callable[[Head], Contents | None] = tabular.find_of(name)
         return found
+
+    def find(head: Head) -> Contents | None:
+        return finder()(head)
 
     return find
 
