@@ -123,7 +123,11 @@ def _long_columns(rng: Random) -> Made:
         turns = iter([first] * 3000 + [1 - first] * 3 + [first] * 3000 + [1 - first, first] * 3000)
         record = number(1) + number(1) + two + number(2)
         table = Table(3200, {0: record, 1: b"\0" + FILL}, flags=2)
-        yield from _chosen(f"latents-{first}", table, lambda p, turns=turns: next(turns))
+        yield from _chosen(f"latents-{first}", table, _in_turn(turns))
+
+
+def _in_turn(bits: Iterator[int]) -> Choose:
+    return lambda p: next(bits)
 
 
 def _mostly(rare: float, rng: Random) -> Choose:

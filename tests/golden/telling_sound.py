@@ -72,7 +72,8 @@ def by_cascade(
         bits[:] = _bits_of(
             error, max(0, (audio_cascade.level(channel.averages[1] >> 4) >> 2) - 1 - f)
         )
-        return error_of(counters, channel, predicted)
+        found: int = error_of(counters, channel, predicted)
+        return found
 
     with (
         mock.patch.object(audio_cascade, "Arithmetic", lambda data: coder),
