@@ -192,9 +192,10 @@ def agrees_with_the_reference(archive: bytes, expected: dict[str, bytes]) -> Non
 
 def main(rounds: int) -> None:
     """A short version of test_damage and of tests of codecs, for NUMBA_BOUNDSCHECK=1."""
-    sys.path.insert(0, str(TESTS / "codec"))
+    sys.path[:0] = str(TESTS / "codec"), str(TESTS / "entropy")
     import test_conformance
     import test_scale_context
+    import test_streams
 
     from densor.entropy.jit import BOUNDSCHECK
     from densor.formats.container import short_form, stream_reader
@@ -203,6 +204,7 @@ def main(rounds: int) -> None:
     short_form.MOST = 0  # frames are what is changed here
     test_conformance.with_bounds_checks()
     test_scale_context.with_bounds_checks()
+    test_streams.with_bounds_checks()
     for smallest in (stream_reader.MIN_BYTES, 1):  # the latter: all by the span decoder
         stream_reader.MIN_BYTES = smallest
         for name in archives.MAKERS:
