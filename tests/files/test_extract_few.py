@@ -96,5 +96,16 @@ def test_file_of_many_pieces(
 ) -> None:
     monkeypatch.setattr("densor.formats.container.archive._PIECE", 5000)
     for name in ("b.safetensors", "sub/d.txt", "sub/e.safetensors"):
-        densor.extract(packed, tmp_path, [name])
+        counts: list[int] = []
+        densor.extract(packed, tmp_path, [name], progress=counts.append)
+        assert sum(counts) == (folder / name).stat().st_size
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_long_chains_are_read_from_their_beginning(
+    packed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("densor.formats.container.chosen_entries._MAX_CHAIN", -1)
+    monkeypatch.delattr("densor.formats.container.archive.Archive.read_to")
+    densor.extract(packed, tmp_path, ["b.safetensors"])
+    assert (tmp_path / "b.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()

@@ -9,10 +9,11 @@ from numba import njit, types
 
 from densor.codec.quantise.forms import Q5_0, Q8_0
 from densor.codec.quantise.halves import put_half
-from densor.entropy.jit import W8, kernel
+from densor.entropy.jit import I32, W8, index, kernel
 
 F32 = types.Array(types.float32, 1, "C", readonly=True)
-_BLOCK = 32
+S32 = types.Array(types.int32, 1, "C", readonly=True)
+_SIZE = np.int32(0x7FFFFFFF)
 _HALF = np.float32(0.5)
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
@@ -25,69 +26,111 @@ def _inverse(scale):
 
 
 @njit(error_model="numpy")
-def _rounded(x):
-    """To nearest, halves away from 0."""
-    size = np.abs(x)
-    whole = np.floor(size)
-    whole += np.floor(np.float32(2.0) * (size - whole))
-    return np.int64(-whole if x < _ZERO else whole)
+def _first_largest(words, begin, n):
+    """Where the first of the weights of the largest size is; they compare as integers do."""
+    largest = np.int32(0)
+    for i in range(n):
+        largest = max(largest, words[begin + i] & _SIZE)
+    at = begin
+    while words[at] & _SIZE != largest:
+        at += index(1)
+    return at
 
 
-@kernel(types.void(types.int64, F32, types.float32[::1], types.uint32[::1], W8))
-def quantise_blocks(form, weights, number, bits, out):
+@njit(error_model="numpy")
+def _ordered(word):
+    """The bits of a weight as an integer that is greater where the weight is."""
+    return word ^ ((word >> np.int32(31)) & _SIZE)
+
+
+@njit(error_model="numpy")
+def _least_and_most(weights, words, begin, n):
+    """The first of the least weights, of which −0 and 0 are one, and a greatest one."""
+    low = _SIZE
+    high = ~_SIZE
+    for i in range(n):
+        word = _ordered(words[begin + i])
+        low = min(low, word)
+        high = max(high, word)
+    at = begin
+    if low == np.int32(0) or low == np.int32(-1):
+        while weights[at] != _ZERO:
+            at += index(1)
+    else:
+        while _ordered(words[at]) != low:
+            at += index(1)
+    least = weights[at]
+    at = begin
+    while _ordered(words[at]) != high:
+        at += index(1)
+    return least, weights[at]
+
+
+@njit(error_model="numpy")
+def _put_q8(weights, begin, n, inverse, out, at):
+    """Weights to nearest, halves away from 0."""
+    for i in range(n):
+        x = weights[begin + i] * inverse
+        size = np.abs(x)
+        whole = np.floor(size)
+        whole += np.floor(np.float32(2.0) * (size - whole))
+        out[at + i] = np.uint8(np.int32(-whole if x < _ZERO else whole))
+
+
+@njit(error_model="numpy")
+def _put_quanta(wide, quanta, n, out, at):
+    """Fifth bits where there are some, then nibbles; returns where they end."""
+    half = n // index(2)
+    if wide:
+        high = np.uint32(0)
+        for i in range(n):
+            high |= np.uint32((quanta[i] >> np.int32(4)) & np.int32(1)) << np.uint32(i)
+        for k in range(index(4)):
+            out[at + k] = np.uint8((high >> np.uint32(8 * k)) & np.uint32(255))
+        at += index(4)
+    for i in range(half):
+        low = quanta[i] & np.int32(15)
+        out[at + i] = np.uint8(low | (quanta[i + half] & np.int32(15)) << np.int32(4))
+    return at + half
+
+
+@kernel(types.void(types.int64, F32, S32, types.float32[::1], types.uint32[::1], I32, W8))
+def quantise_blocks(form, weights, words, number, bits, quanta, out):
     """Blocks of 32 finite `weights`, float32[32 * n], to `out`, as `form`, of `FORMS`, has them.
 
-    Work space: `number`, float32[1]; `bits`, uint32[1], the same memory.
+    `words`: int32[32 * n], the same memory as `weights`. Work space: `number`, float32[1]; `bits`,
+    uint32[1], the same memory; `quanta`, int32[32], whose size, not known before, makes loops of
+    vectors out of what would be unrolled into single operations.
     """
-    at = 0
-    for begin in range(0, weights.size, _BLOCK):
-        least = weights[begin]
-        most = weights[begin]
-        largest = _ZERO
-        signed = _ZERO
-        for i in range(begin, begin + _BLOCK):
-            x = weights[i]
-            least = min(least, x)
-            most = max(most, x)
-            if np.abs(x) > largest:
-                largest = np.abs(x)
-                signed = x
+    at = index(0)
+    n = index(quanta.size)
+    for begin in range(index(0), index(weights.size), n):
         if form == Q8_0:
-            number[0] = largest / np.float32(127.0)
+            number[0] = np.abs(weights[_first_largest(words, begin, n)]) / np.float32(127.0)
             inverse = _inverse(number[0])
             put_half(number, bits, out, at)
-            for i in range(_BLOCK):
-                out[at + 2 + i] = np.uint8(_rounded(weights[begin + i] * inverse) & 255)
-            at += 34
+            _put_q8(weights, begin, n, inverse, out, at + index(2))
+            at += index(2) + n
             continue
         wide = form >= Q5_0
         levels = 32 if wide else 16
-        shifted = form & 1
         offset = _HALF
-        if shifted:
+        least = _ZERO
+        if form & 1:
+            least, most = _least_and_most(weights, words, begin, n)
             number[0] = (most - least) / np.float32(levels - 1)
         else:
+            signed = weights[_first_largest(words, begin, n)]
             number[0] = signed / np.float32(-(levels // 2))
             offset = np.float32(levels // 2) + _HALF
-            least = _ZERO
         inverse = _inverse(number[0])
         put_half(number, bits, out, at)
-        at += 2
-        if shifted:
+        at += index(2)
+        if form & 1:
             number[0] = least
             put_half(number, bits, out, at)
-            at += 2
-        high = np.uint32(0)
-        packed = at + 4 if wide else at
-        for i in range(_BLOCK // 2):
-            low = (weights[begin + i] - least) * inverse + offset
-            top = (weights[begin + i + _BLOCK // 2] - least) * inverse + offset
-            a = min(np.int64(low), levels - 1)
-            b = min(np.int64(top), levels - 1)
-            out[packed + i] = np.uint8((a & 15) | (b & 15) << 4)
-            high |= np.uint32(a >> 4) << np.uint32(i)
-            high |= np.uint32(b >> 4) << np.uint32(i + 16)
-        if wide:
-            for k in range(4):
-                out[at + k] = np.uint8((high >> np.uint32(8 * k)) & np.uint32(255))
-        at = packed + _BLOCK // 2
+            at += index(2)
+        for i in range(n):
+            quantum = np.int32((weights[begin + i] - least) * inverse + offset)
+            quanta[i] = min(quantum, np.int32(levels - 1))
+        at = _put_quanta(wide, quanta, n, out, at)

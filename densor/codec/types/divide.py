@@ -85,8 +85,12 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
     stretches = find_stretches(batch.data, quick=level.bytes == "zstd")
     for _, group in groupby(stretches, key=lambda stretch: stretch.type):
         alike = list(group)
-        worth = (_worth(batch, stretch, level) for stretch in alike)
-        pieces = [piece for piece in worth if piece is not None]
+        pieces = []
+        for stretch in alike:
+            region = region_of(batch.data, stretch)
+            piece = None if region is None else _worth(batch, stretch, region, level)
+            if piece is not None:
+                pieces.append(piece)
         if pieces and len(alike) > 1:
             some = batch.data[alike[0].begin : alike[-1].end][:_MAX_LOOKED_AT]
             share = math.fsum(stretch.share for stretch in alike) / len(alike)
@@ -104,20 +108,23 @@ def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
     return Smallest(coded, encode_batch(batch.of_kind(BYTES), level))
 
 
-def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
-    """The piece that a stretch becomes; None where its bytes take as little."""
-    region = region_of(batch.data, stretch)
-    if region is None:
-        return None
+def _too_much(some: Bytes, stretch: Stretch, most: float) -> bool:
+    """Whether a sample takes clearly more than `most` bytes as elements, all under one code."""
+    return cost_together(some, stretch.type) > _MAX_TOGETHER * most
+
+
+def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
+    """The piece that a region of a stretch becomes; None where its bytes take as little."""
     data = batch.data[region.begin : region.end]
+    piece = Piece(region.begin, region.end, region.kind)
     like = _WORTH, level.bytes, stretch.way, region.kind.dtype
     if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
-        repeats = _repeats(data, stretch.share)
-        return None if repeats else Piece(region.begin, region.end, region.kind)
+        return None if _repeats(data, stretch.share) else piece
     if _clearly_elements(data, stretch, region.kind, level):
         batch.history.keep(like, stretch.share)
-        return Piece(region.begin, region.end, region.kind)
-    if not region.kind.integers and _matched(data[:_GLANCE]) < _MIN_MATCHED * stretch.share:
+        return piece
+    least_matched = 0 if region.kind.integers else _MIN_MATCHED * stretch.share
+    if _matched(data[:_GLANCE]) < least_matched:
         return None
     some = _sample(data, region.kind.unit)
     share = data.size / some.size
@@ -128,32 +135,28 @@ def _worth(batch: Batch, stretch: Stretch, level: Level) -> Piece | None:
     slow = level.bytes != "zstd"
     typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
     most = _MAX_SIZE if slow else _max_near(data.size, by_zstd)
-    if not (slow or region.kind.integers):
-        together = share * cost_together(some, stretch.type)
-        if together > _MAX_TOGETHER * most * by_zstd:
-            return None
+    if not (slow or region.kind.integers) and _too_much(some, stretch, most * by_zstd / share):
+        return None
     if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
         again = level.try_zstd and (repeating or region.kind.integers)
-        quick = _QUICK_AGAIN if again else _QUICK
-        typed = share * _typed_bytes(batch, some, region.kind, quick) + _PARAMETERS
+        typed = share * _typed_bytes(batch, some, region.kind, again) + _PARAMETERS
     if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
         much = by_zstd > _MIN_TRIED * (batch.data.size - data.size)
-        worth_it = not slow and much and typed < most * by_zstd
-        return _tried(batch, region, level) if worth_it else None
+        near = not slow and much and typed < most * by_zstd
+        return _tried(batch, region, level) if near else None
     matched = _matched(data[:_MAX_LOOKED_AT])
-    if matched < _MIN_MATCHED * stretch.share and not region.kind.integers:
+    if matched < least_matched:
         return None
     untried, repeated = slow and data.size > _MAX_TRIAL, matched < _MAX_MATCHED
     if untried and repeated:
         by_zstd = min(by_zstd, len(zstd_compress(data, min(level.zstd, _FAST_ZSTD))))
-    least = by_zstd
     dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
-    if slow and not dense:
-        least = min(least, share * _cm_bytes(batch, some, level))
+    mixed = share * _cm_bytes(batch, some, level) if slow and not dense else by_zstd
+    least = min(by_zstd, mixed)
     if typed > _MAX_SIZE * least:
         return None
     clear = typed < _MAX_CLEAR * least or (dense if slow else least > _MAX_CLEAR * data.size)
-    clear = (clear and not repeated) or untried
+    clear = untried or (clear and not repeated)
     if not (clear or slow) and data.size <= _MAX_NEAR_BYTES:
         return _tried(batch, region, level)  # rather than what is divided for nothing
     if clear:
@@ -224,7 +227,9 @@ def _matched(data: Bytes) -> float:
     return len(zstd_compress(data, _ONLY_MATCHES)) / data.size
 
 
-def _typed_bytes(batch: Batch, some: Bytes, kind: Kind, level: Level) -> int:
+def _typed_bytes(batch: Batch, some: Bytes, kind: Kind, again: bool) -> int:
+    """What elements take by a quick level. `again`: whether planes may repeat."""
+    level = _QUICK_AGAIN if again else _QUICK
     trial = batch.alone(some).of_kind(kind)
     return coded_bytes(trial, level, registry.CODEC_PLANES_HUFFMAN)
 

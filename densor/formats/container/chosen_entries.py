@@ -6,6 +6,9 @@ from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.container.sinks import Sink
+from densor.options import Progress
+
+_MAX_CHAIN = 16  # bases of bases
 
 
 class ChosenEntries:
@@ -13,15 +16,18 @@ class ChosenEntries:
 
     reads_back = False  # what repeats is decoded again
 
-    def __init__(self, archive: Archive, entries: Sequence[IndexedEntry]) -> None:
+    def __init__(
+        self, archive: Archive, entries: Sequence[IndexedEntry], progress: Progress | None
+    ) -> None:
         self._archive = archive
         self._entries = entries
+        self._progress = progress
 
     def entries(self, sink_for: Callable[[EntryMeta], Sink]) -> Iterator[IndexedEntry]:
         """Decodes these entries, each into the sink that `sink_for` gives; yields it when whole."""
         self._archive.check_size({entry.number: entry.size for entry in self._entries})
         for entry in self._entries:
-            self._archive.read_to(entry, sink_for(entry.meta))
+            self._archive.read_to(entry, sink_for(entry.meta), self._progress)
             yield entry
 
     def close(self) -> None:
@@ -32,9 +38,12 @@ class ChosenEntries:
 def few_of(archive: Archive, wanted: Callable[[EntryMeta], bool]) -> list[IndexedEntry] | None:
     """The entries that are wanted; None where reading everything, once, costs no more.
 
-    That is, where they and what they are coded against are half of the archive or more.
+    That is, where they and what they are coded against are half of the archive or more. Long
+    chains of bases are also quicker to read from their beginning.
     """
     chosen = [entry for entry in archive.entries if wanted(entry.meta)]
+    if max((archive.chains[entry.number] for entry in chosen), default=0) > _MAX_CHAIN:
+        return None
     needed = {entry.number for entry in chosen}
     for number in sorted(needed, reverse=True):
         base = archive.entries[number].meta.base
