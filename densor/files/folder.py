@@ -315,7 +315,7 @@ class _Extraction:
         if chosen is None:
             archive.close()
             return None
-        return ChosenEntries(archive, chosen)
+        return ChosenEntries(archive, chosen, options.progress)
 
     def run(self, reader: StreamReader | ChosenEntries) -> None:
         self._keep = reader.reads_back

@@ -35,7 +35,7 @@ from densor.formats.container.spans import (
 )
 from densor.formats.io.sources import Bytes, MemorySource, RandomSource
 from densor.formats.tensors import TensorInfo, is_listable
-from densor.options import DEFAULT_READ, ReadOptions
+from densor.options import DEFAULT_READ, Progress, ReadOptions
 from densor.runtime.buffers import POOL
 from densor.runtime.gc_pause import collection_paused
 from densor.runtime.in_turn import InTurn
@@ -357,7 +357,7 @@ class Archive(EntryDecoder[IndexedEntry]):
         if whole and hasher.digest() != entry.digest:
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
 
-    def read_to(self, entry: IndexedEntry, sink: Sink) -> None:
+    def read_to(self, entry: IndexedEntry, sink: Sink, progress: Progress | None = None) -> None:
         """All of an entry, in order, in bounded memory; checked at its end."""
         hasher = new_hash(entry.meta.hash)
         for begin, end in self._stretches(entry, 0, entry.size):
@@ -365,6 +365,8 @@ class Archive(EntryDecoder[IndexedEntry]):
             hasher.update(piece)
             sink.filled(piece, begin)
             sink.done(piece)
+            if progress is not None:
+                progress(end - begin)
         if hasher.digest() != entry.digest:
             raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
 

@@ -6,22 +6,32 @@ from densor.formats.container.archive import Archive
 from densor.formats.container.entry import EntryMeta
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.container.sinks import Sink
+from densor.options import Progress
 
 
 class ChosenEntries:
-    """Reads some entries as `StreamReader` does all of them; closes the archive."""
+    """Reads some entries as `StreamReader` does all of them; closes the archive.
+
+    `progress`: called with the number of bytes that were written, some at a time.
+    """
 
     reads_back = False  # what repeats is decoded again
 
-    def __init__(self, archive: Archive, entries: Sequence[IndexedEntry]) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        entries: Sequence[IndexedEntry],
+        progress: Progress | None = None,
+    ) -> None:
         self._archive = archive
         self._entries = entries
+        self._progress = progress
 
     def entries(self, sink_for: Callable[[EntryMeta], Sink]) -> Iterator[IndexedEntry]:
         """Decodes these entries, each into the sink that `sink_for` gives; yields it when whole."""
         self._archive.check_size({entry.number: entry.size for entry in self._entries})
         for entry in self._entries:
-            self._archive.read_to(entry, sink_for(entry.meta))
+            self._archive.read_to(entry, sink_for(entry.meta), self._progress)
             yield entry
 
     def close(self) -> None:
