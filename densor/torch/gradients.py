@@ -185,6 +185,8 @@ class PackedReduce:
         _, factor = _SCALED.unpack_from(data)
         halves = torch.empty(like.numel(), dtype=torch.bfloat16)
         bits = self._unpacked(data[_SCALED.size :], halves, rank).view(torch.int16).numpy()
+        if factor == 1:  # which the sender has not multiplied by: signalling NaNs would change
+            return torch.from_numpy(bits.astype(np.int32) << 16).view(torch.float32)
         return torch.from_numpy(widened(bits.view(np.uint16), np.float32(factor)))
 
     def _exchange(self, outgoing: list[bytes], form: list[int]) -> list[Bytes]:

@@ -99,11 +99,36 @@ class _Writer(PackedWriter):
 
 
 class _Lock:
-    """An open folder, closed with this object at the latest, which ends its lock."""
+    """An open folder, closed with this object at the latest, which ends its lock.
+
+    In the child of a fork it is closed at once, else the lock would live as long as that.
+    """
 
     def __init__(self, handle: int) -> None:
         self.handle = handle
-        self.close = weakref.finalize(self, os.close, handle)
+        self.close = weakref.finalize(self, _unlock, handle)
+        _held.add(self)
+
+
+_held: "weakref.WeakSet[_Lock]" = weakref.WeakSet()
+
+
+def _unlock(handle: int) -> None:
+    import fcntl
+
+    with contextlib.suppress(OSError):  # said first: a child may be about to close its own
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
+
+
+def _leave_to_parent() -> None:
+    for lock in list(_held):
+        if lock.close.detach() is not None:
+            os.close(lock.handle)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _locked(folder: Path) -> _Lock | None:
@@ -233,10 +258,11 @@ class AsyncCheckpoints:
         going_on = last is not None and step > _step_of(last)
         base = last if self._links < self._chain and going_on else None
         self._last = None  # until this one is whole
-        error = failed
+        error, held = failed, False
         if error is None and _first_rank():
             try:
                 self._lock()
+                held = True
                 self._give_up(path)
                 _mark(path)
             except Exception as other:  # which all ranks are told by the writer
@@ -253,7 +279,7 @@ class AsyncCheckpoints:
                 )
         except Exception:
             self._last = last if going_on else None  # else it may have been given up
-            if _first_rank():  # the disk may be full; what stays is removed by a later save
+            if held:  # the disk may be full; what stays is removed by a later save
                 with contextlib.suppress(OSError, DensorError):
                     self._remove_given_up()
             if failed is not None:
@@ -270,7 +296,7 @@ class AsyncCheckpoints:
 
     def _lock(self) -> None:
         """Keeps other writers out of the folder while this one lives; FileError if one has it."""
-        if self._held is None:
+        if self._held is None or not self._held.close.alive:  # which it is not after a fork
             self._held = _locked(self._folder)
 
     def _give_up(self, path: Path) -> None:

@@ -91,6 +91,13 @@ def test_names_and_limits(packed: Path, tmp_path: Path) -> None:
     assert not list((tmp_path / "b").rglob("*.safetensors"))
 
 
+def test_progress_tells_of_all_bytes(packed: Path, folder: Path, tmp_path: Path) -> None:
+    told: list[int] = []
+    densor.extract(packed, tmp_path, ["b.safetensors", "sub/d.txt"], progress=told.append)
+    size = sum((folder / name).stat().st_size for name in ("b.safetensors", "sub/d.txt"))
+    assert sum(told) == size
+
+
 def test_file_of_many_pieces(
     packed: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

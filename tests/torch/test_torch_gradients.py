@@ -106,6 +106,19 @@ def test_fp32_that_is_bf16_times_a_factor(factor: float) -> None:
         reduce._unpacked(np.frombuffer(packed, np.uint8), halves, 5)
 
 
+def test_fp32_of_all_bf16_there_are() -> None:
+    """Also signalling NaNs, and numbers that a processor may be told to take for zero."""
+    reduce = PackedReduce("no group")
+    part = torch.from_numpy(np.arange(1 << 16, dtype=np.uint32) << 16).view(torch.float32)
+    packed = reduce._packed(part, "F32", [((1 << 16,), 0, 1 << 16)])
+    assert packed.startswith(gradients_module._MAGIC)
+    for flushed in (False, True):
+        torch.set_flush_denormal(flushed)
+        found = reduce._unpacked(np.frombuffer(packed, np.uint8), part, 1)
+        torch.set_flush_denormal(False)
+        assert torch.equal(found.view(torch.int32), part.view(torch.int32))
+
+
 class Bucket:
     """As the hook is given one."""
 

@@ -452,6 +452,41 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         assert third.steps() == [1, 2, 3]
 
 
+def test_who_is_refused_removes_nothing_of_the_other(tmp_path: Path) -> None:
+    with AsyncCheckpoints(tmp_path) as first, AsyncCheckpoints(tmp_path) as second:
+        first.save(state_at(1), 1)
+        first.wait()
+        half = tmp_path / "step-2"  # as the first one has it while it writes
+        saving._mark(half)
+        (half / "part").write_bytes(b"of a tensor")
+        second.save(state_at(3), 3)
+        with pytest.raises(FileError, match="another writer"):
+            second.wait()
+        assert (half / "part").exists()
+
+
+def test_children_do_not_keep_the_folder(tmp_path: Path) -> None:
+    """Such as workers of a DataLoader, which live on when the writer is closed or killed."""
+    first = AsyncCheckpoints(tmp_path)
+    first.save(state_at(1), 1)
+    first.wait()
+    child = os.fork()
+    if not child:
+        try:
+            signal.pause()
+        finally:
+            os._exit(0)
+    try:
+        first.close()
+        with AsyncCheckpoints(tmp_path) as second:
+            second.save(state_at(2), 2)
+            second.wait()
+            assert second.steps() == [1, 2]
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
 def _one_rank_lacks_memory(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
