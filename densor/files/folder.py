@@ -269,17 +269,13 @@ def extract(
         if is_url(folder)
         else _Extraction(Path(folder), wanted, overwrite, chosen.sync)
     )
-    with (
-        open_input(plain(source)) as opened,
-        open_base(chosen) as given,
-        with_derived(opened, chosen, given) as base,
-    ):
+    with open_input(plain(source)) as opened, open_base(chosen) as given:
         few = extraction.few(opened, chosen, given)
-        reader = few or StreamReader(source_of(opened.file), chosen, base)
-        try:
-            extraction.run(reader)
-        finally:
-            reader.close()
+        if few is not None:
+            extraction.run(few)
+        else:
+            with with_derived(opened, chosen, given) as base:
+                extraction.run(StreamReader(source_of(opened.file), chosen, base))
     missing = extraction.wanted - extraction.found
     if missing:
         raise FileError(f"not in the archive: {', '.join(sorted(missing))}")
@@ -318,10 +314,11 @@ class _Extraction:
         return ChosenEntries(archive, chosen, options.progress)
 
     def run(self, reader: StreamReader | ChosenEntries) -> None:
+        """Restores what it reads, and closes it."""
         self._keep = reader.reads_back
-        if self._keep and self.wanted:
-            self._copies = Copies()
-        with contextlib.ExitStack() as self._open:
+        with contextlib.closing(reader), contextlib.ExitStack() as self._open:
+            if self._keep and self.wanted:
+                self._copies = Copies()
             for entry in reader.entries(self._sink_for):
                 self._open.close()  # renames the file into place
                 if not self._is_wanted(entry.meta.name) or is_recipe(entry.meta):

@@ -20,7 +20,7 @@ from densor.formats.container.archive import Archive
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers.arrow import Batch, Messages, Part, flat, messages_in
 from densor.formats.parsers.arrow_schema import Field
-from densor.tables.values import Values, nothing, objects
+from densor.tables.values import Values, nothing, objects, unread
 
 _KEPT = 4  # chunks whose columns are kept: batches share chunks, and dictionaries are in others
 
@@ -169,7 +169,7 @@ class ArrowTable:
     ) -> Values:
         dtype = _known(field)
         if batch.compressed:
-            raise _unread(field)
+            raise unread(field.name)
         if any(part.rows != batch.rows for part in parts.values()):
             raise FormatError("columns of Arrow differ in their rows")
         missing = ~self._bits(parts[0], low, high) if 0 in parts else None
@@ -235,12 +235,8 @@ class ArrowTable:
 def _known(field: Field) -> str:
     """The type of a column; FileError for one of which values cannot be told."""
     if field.children or field.views or not field.dtype:
-        raise _unread(field)
+        raise unread(field.name)
     return field.dtype
-
-
-def _unread(field: Field) -> FileError:
-    return FileError(f"column {field.name!r} can only be read with its whole file")
 
 
 def _by_column(batch: Batch) -> dict[int, dict[int, Part]]:

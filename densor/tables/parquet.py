@@ -17,7 +17,7 @@ from densor.formats.container.archive import Archive, EntrySource
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.parsers.parquet import Group, Leaf, Metadata, stored_size
 from densor.formats.parsers.thrift import Struct
-from densor.tables.values import Values, nothing, objects
+from densor.tables.values import Values, nothing, objects, unread
 
 _KEPT = 4  # chunks that are kept: columns of a group may be in several
 _I32, _I64, _I96, _TEXT, _FIXED = 1, 2, 3, 6, 7  # physical types
@@ -98,13 +98,13 @@ class ParquetTable:
     def nothing(self, number: int) -> Values:
         """A column of no rows; FileError for one that cannot be read."""
         if not self._dtypes[number]:
-            raise _unread(self._metadata.leaves[number])
+            raise unread(self._metadata.leaves[number].name)
         return nothing(self._dtypes[number])
 
     def _column(self, group: Group, number: int, low: int, high: int) -> Values:
         leaf, dtype = self._metadata.leaves[number], self._dtypes[number]
         if not dtype:
-            raise _unread(leaf)
+            raise unread(leaf.name)
         found = self._stored.column(group.begins[number]) if leaf.known else None
         if found is not None:
             stored, place = found
@@ -113,16 +113,12 @@ class ParquetTable:
             return _typed(stored.values(place, low, high), leaf, dtype)
         column = self._metadata.column(group, number)
         if column is None:
-            raise _unread(leaf)
+            raise unread(leaf.name)
         data = self._source.read_at(column.begin, column.size)
         values = values_of(column._replace(begin=0), group.rows, data)
         if values is None:
-            raise _unread(leaf)
+            raise unread(leaf.name)
         return _typed(values, leaf, dtype).take(np.arange(low, high))
-
-
-def _unread(leaf: Leaf) -> FileError:
-    return FileError(f"column {leaf.name!r} can only be read with its whole file")
 
 
 def _dtype(element: Struct) -> str:

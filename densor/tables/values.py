@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.errors import ArgumentError
+from densor.errors import ArgumentError, FileError
 
 
 class Values(NamedTuple):
@@ -47,6 +47,11 @@ def objects(
     cells = np.empty(len(found), object)
     cells[:] = [cell.decode("utf-8", "surrogateescape") for cell in found] if text else found
     return cells if ids is None else cells[ids]
+
+
+def unread(name: str) -> FileError:
+    """What is raised for a column whose values cannot be told."""
+    return FileError(f"column {name!r} can only be read with its whole file")
 
 
 def nothing(dtype: str) -> Values:

@@ -7,6 +7,7 @@ all valid blocks are written is laid down in docs/format/pages.md.
 import numba
 from numba import types
 
+from densor.codec.pages.put_kernels import put_number, put_rest, put_whole_bytes
 from densor.codec.pages.sizes import LEAST_MINIBLOCK, MOST_BLOCK
 from densor.entropy.intrinsics import leading_zeros
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
@@ -109,17 +110,6 @@ def take_deltas(data, bits, out, head):
 
 
 @inlined
-def _put_number(value, out, at):
-    value = uint64(value)
-    while value >= uint64(128):
-        out[index(at)] = uint64(128) | value & uint64(127)
-        value >>= uint64(7)
-        at += 1
-    out[index(at)] = value
-    return at + 1
-
-
-@inlined
 def _folded(value):
     return uint64(value << 1) ^ uint64(value >> 63)
 
@@ -131,10 +121,10 @@ def put_deltas(values, bits, block, parts, out):
     Room: 40 bytes, and for each block of differences 10, its parts, and 8 for each difference of
     all parts in which there are some.
     """
-    at = _put_number(block, out, int64(0))
-    at = _put_number(parts, out, at)
-    at = _put_number(values.size, out, at)
-    at = _put_number(_folded(values[0] if values.size else int64(0)), out, at)
+    at = put_number(block, out, int64(0))
+    at = put_number(parts, out, at)
+    at = put_number(values.size, out, at)
+    at = put_number(_folded(values[0] if values.size else int64(0)), out, at)
     size = block // parts
     row = int64(1)
     while row < values.size:
@@ -144,7 +134,7 @@ def put_deltas(values, bits, block, parts, out):
             delta = int64(uint64(values[index(i)]) - uint64(values[index(i - 1)]))
             delta = _signed(delta, bits)
             least = delta if i == row else min(least, delta)
-        at = _put_number(_folded(least), out, at)
+        at = put_number(_folded(least), out, at)
         widths = at
         at += parts
         for part in range(parts):
@@ -173,15 +163,8 @@ def put_deltas(values, bits, block, parts, out):
                     delta >>= uint64(take)
                     held += take
                     left -= take
-                    while held >= 8:
-                        out[index(at)] = word & uint64(255)
-                        word >>= uint64(8)
-                        held -= 8
-                        at += 1
-            while at < behind:
-                out[index(at)] = word & uint64(255)
-                word >>= uint64(8)
-                at += 1
+                    word, held, at = put_whole_bytes(word, held, out, at)
+            at = put_rest(word, out, at, behind)
         row = end
     return at
 

@@ -7,6 +7,7 @@ all valid runs are written is laid down in docs/format/pages.md.
 import numba
 from numba import types
 
+from densor.codec.pages.put_kernels import put_number, put_rest, put_whole_bytes
 from densor.codec.pages.sizes import GROUP, MOST_GROUPS
 from densor.entropy.intrinsics import copy_bytes
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
@@ -74,41 +75,23 @@ def take_runs(data, bits, total, out, heads):
 
 
 @inlined
-def _put_head(head, out, at):
-    while head >= 128:
-        out[index(at)] = 128 | head & 127
-        head >>= 7
-        at += 1
-    out[index(at)] = head
-    return at + 1
-
-
-@inlined
 def _put_packed(values, begin, count, bits, out, at):
     """Values in groups of eight behind a head that says how many, the last filled with zeros."""
     groups = (count + GROUP - 1) >> 3
-    at = _put_head(groups << 1 | 1, out, at)
+    at = put_number(groups << 1 | 1, out, at)
     end = at + groups * bits
     word = uint64(0)
     held = int64(0)
     for i in range(count):
         word |= uint64(values[index(begin + i)]) << uint64(held)
         held += bits
-        while held >= 8:
-            out[index(at)] = word & uint64(255)
-            word >>= uint64(8)
-            held -= 8
-            at += 1
-    while at < end:
-        out[index(at)] = word & uint64(255)
-        word >>= uint64(8)
-        at += 1
-    return at
+        word, held, at = put_whole_bytes(word, held, out, at)
+    return put_rest(word, out, at, end)
 
 
 @inlined
 def _put_repeated(value, count, bits, out, at):
-    at = _put_head(count << 1, out, at)
+    at = put_number(count << 1, out, at)
     for i in range((bits + 7) >> 3):
         out[index(at)] = value >> 8 * i & 255
         at += 1

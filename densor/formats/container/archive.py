@@ -347,27 +347,34 @@ class Archive(EntryDecoder[IndexedEntry]):
     ) -> Iterator[Bytes]:
         """A stretch of an entry in order, in bounded memory; a whole one is checked at its end."""
         end = entry.size if end is None else end
-        whole = (begin, end) == (0, entry.size)
-        hasher = new_hash(entry.meta.hash)
-        for first, last in self._stretches(entry, begin, end):
-            piece = self.read(entry, first, last)
-            if whole:
-                hasher.update(piece)
-            yield piece
-        if whole and hasher.digest() != entry.digest:
-            raise ChecksumError(f"{entry.meta.name}: decoded data does not match its hash")
+        return (piece for _, piece in self._in_order(entry, begin, end, lambda size: None))
 
     def read_to(self, entry: IndexedEntry, sink: Sink, progress: Progress | None) -> None:
         """All of an entry, in order, in bounded memory; checked at its end."""
-        hasher = new_hash(entry.meta.hash)
-        for begin, end in self._stretches(entry, 0, entry.size):
-            piece = self.read(entry, begin, end, sink.buffer(end - begin))
-            hasher.update(piece)
+        for begin, piece in self._in_order(entry, 0, entry.size, sink.buffer):
             sink.filled(piece, begin)
             sink.done(piece)
             if progress is not None:
-                progress(end - begin)
-        self._check_digest(entry, hasher.digest())
+                progress(piece.size)
+
+    def _in_order(
+        self,
+        entry: IndexedEntry,
+        begin: int,
+        end: int,
+        memory: Callable[[int], Bytes | None],
+    ) -> Iterator[tuple[int, Bytes]]:
+        """Where each piece begins, and the piece; `memory`: what it is decoded into, or None."""
+        checked = (begin, end) != (0, entry.size)
+        hasher = new_hash(entry.meta.hash)
+        for first, last in self._stretches(entry, begin, end):
+            piece = self.read(entry, first, last, memory(last - first))
+            checked = checked or piece.size == entry.size  # by `read`
+            if not checked:
+                hasher.update(piece)
+            yield first, piece
+        if not checked:
+            self._check_digest(entry, hasher.digest())
 
     def _stretches(self, entry: IndexedEntry, begin: int, end: int) -> Iterator[tuple[int, int]]:
         """Where to cut what is read piece by piece: between chunks, none of which is read twice."""
