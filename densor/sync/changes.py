@@ -19,6 +19,7 @@ from densor.sync.weights import Described
 BLOB = 0  # codings: an archive of all tensors of the piece, end to end, against what they were
 FEW = 1  # parameters, then each tensor by itself: which elements have changed, and how
 _RUN = 1 << 23  # bytes of tensors that share a piece; a larger one has a piece of its own
+_BOTH = 1 << 12  # bytes of changed tensors, below which parameters may be worth more than they save
 _NAME = "w"  # of the tensor in a blob; the table has those of the model
 
 
@@ -47,11 +48,14 @@ def encode(
         workers = Workers(coder.threads)
         for first, count in _of_one_dtype(tensors):
             chosen = [i for i in changed if first <= i < first + count]
-            found = few.encode(tensors, new, old, chosen, workers)
-            if found is not None:
-                numbers, payload = found
-                piece = Piece(numbers[0], numbers[-1] + 1 - numbers[0], FEW, payload)
-                by_few[numbers[0]] = piece
+            payload = few.encode(tensors, new, old, chosen, workers)
+            if payload is not None and sum(tensors[i].size for i in chosen) < _BOTH:
+                parts = [slice(at, at + n) for at, n in _runs(tensors, chosen)]
+                blobs = sum(len(_blob(tensors, new, old, part, coder)) for part in parts)
+                payload = payload if len(payload) <= blobs else None
+            if payload is not None:
+                piece = Piece(chosen[0], chosen[-1] + 1 - chosen[0], FEW, payload)
+                by_few[piece.first] = piece
                 left = [i for i in left if not piece.first <= i < piece.first + piece.count]
     runs = {first: count for first, count in _runs(tensors, left)}
     for first in sorted(by_few.keys() | runs.keys()):

@@ -15,12 +15,11 @@ from densor.dtypes import INTEGERS, SIZES
 from densor.errors import FormatError
 from densor.float_formats import number_format
 from densor.formats.io.sources import Bytes
-from densor.runtime.workers import Workers
+from densor.runtime.workers import Workers, settle
 from densor.sync.weights import Described
 
 _STRETCH = 1 << 23
 _U32 = struct.Struct("<I")
-_MIN_BYTES = 1 << 12  # of tensors that have changed, below which parameters are not worth it
 
 
 def _stretches(size: int) -> range:
@@ -33,12 +32,12 @@ def encode(
     old: Sequence[Bytes],
     changed: Sequence[int],
     workers: Workers,
-) -> tuple[Sequence[int], bytes] | None:
-    """The numbers of the tensors that are coded, those between them unchanged, and the payload.
+) -> bytes | None:
+    """The payload of the tensors from the first to the last that has changed.
 
-    None where these are not changes of few elements.
+    `changed`: their numbers. None where these are not changes of few elements.
     """
-    if not changed or sum(tensors[i].size for i in changed) < _MIN_BYTES:
+    if not changed:
         return None
     dtype = tensors[changed[0]].dtype
     if number_format(dtype) is None and dtype not in INTEGERS:
@@ -72,7 +71,7 @@ def encode(
             stream = coded[i, at].result() if (i, at) in coded else b""
             lengths.append(_U32.pack(len(stream)))
             streams.append(stream)
-    return changed, b"".join((_U32.pack(len(parameters)), parameters, *lengths, *streams))
+    return b"".join((_U32.pack(len(parameters)), parameters, *lengths, *streams))
 
 
 def _worth_it(parts: Sequence[Part]) -> bool:
@@ -143,5 +142,8 @@ def apply(
             done(first + number)
 
     tasks = [workers.submit(change, number) for number in range(len(tensors))]
-    for task in tasks:
-        task.result()
+    try:
+        for task in tasks:
+            task.result()
+    finally:
+        settle(tasks)  # or others would change what is put there once this has failed

@@ -64,6 +64,7 @@ class Subscriber:
         self._receivers: Receivers | None = None
         self._digests: list[bytes] = []
         self._state: bytes | None = None  # digest of the weights as they are, where that is known
+        self._spoiling: set[int] = set()  # messages of changes that failed amid the weights
         self._limit = (1 << 62) if model is None else self._size_limit()
         self.number = -1
         self.step = -1
@@ -79,9 +80,12 @@ class Subscriber:
         """
         with self._lock:
             self.problem = None
+            self._spoiling.clear()
             applied = self._follow(most)
-            if self._catch_up(most):
+            while self._catch_up(most):
                 applied += 1 + self._follow(most)
+                if self._state is not None:
+                    break
             return applied
 
     def wait_for(
@@ -137,7 +141,8 @@ class Subscriber:
         """Applies the changes that come next; how many there were."""
         applied = 0
         while self._state is not None and (most is None or self.number < most):
-            if not self._take(CHANGE, self.number + 1):
+            number = self.number + 1
+            if number in self._spoiling or not self._take(CHANGE, number):
                 break
             applied += 1
         return applied
@@ -241,11 +246,16 @@ class Subscriber:
             digests[number] = digest_of(receivers.data[number])
             changed.append(number)
 
-        for piece in pieces:
-            with_base = found.kind == CHANGE
-            changes.apply(piece, table.tensors, receivers.data, self._threads, with_base, done)
-        if digest_of_all(table, digests) != found.after:
-            raise ChecksumError("weights are not what the publisher has")
+        with_base = found.kind == CHANGE
+        try:
+            for piece in pieces:
+                changes.apply(piece, table.tensors, receivers.data, self._threads, with_base, done)
+            if digest_of_all(table, digests) != found.after:
+                raise ChecksumError("weights are not what the publisher has")
+        except DensorError:
+            if with_base:  # it is not tried on the full copy that comes next
+                self._spoiling.add(found.number)
+            raise
         receivers.deliver(changed)
         if self._receive is not None:
             self._receive([(table.tensors[i].name, self._tensor(i)) for i in changed])

@@ -45,3 +45,25 @@ def test_the_reference_says_the_same(dtype: str, size: int) -> None:
         payload = HEAD.pack(0, FEW_CODED) + coded
         assert reference.decode(model, payload, old.nbytes, old.tobytes()) == new.tobytes()
     assert size < 2100 or len(blocks) > 2
+
+
+def test_classes_of_blocks_without_changes_take_no_frequencies() -> None:
+    """Most blocks expect nothing here: small numbers alone change, and are together."""
+    rng = random_state("few classes")
+    old = rng.integers(0x3F80, 0x4000, 1 << 14).astype(np.uint16)
+    old[:2048] = rng.integers(0x3000, 0x3080, 2048)
+    new = old.copy()
+    new[np.flatnonzero(rng.random(2048) < 0.05)] += np.uint16(1)
+    encoder = FewEncoder("BF16", 2)
+    part = encoder.survey(new.view(np.uint8), old.view(np.uint8))
+    assert part is not None
+    encoder.fit([part])
+    encoder.record(part)
+    few = encoder.decide()
+    assert part.classes is not None and part.counts is not None
+    met, changed = set(part.classes), set(part.classes[part.counts > 0])
+    assert changed < met
+    assert set(np.flatnonzero(few.counts.any(axis=1))) == changed
+    found = old.copy()
+    few_decoder.apply(few, np.frombuffer(encoder.code(part), np.uint8), found.view(np.uint8))
+    assert found.tobytes() == new.tobytes()

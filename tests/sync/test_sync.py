@@ -16,7 +16,14 @@ import numpy as np
 import pytest
 
 import densor
-from densor.errors import ArgumentError, ChecksumError, DensorError, FileError, LimitError
+from densor.errors import (
+    ArgumentError,
+    ChecksumError,
+    DensorError,
+    FileError,
+    FormatError,
+    LimitError,
+)
 from densor.sync import (
     FolderStore,
     MemoryStore,
@@ -25,9 +32,11 @@ from densor.sync import (
     StoreServer,
     Subscriber,
     UrlStore,
+    changes,
     receivers,
 )
 from densor.sync import message as messages
+from densor.sync.weights import Described
 from tests.support.interrupts import interrupted
 
 torch = pytest.importorskip("torch")
@@ -50,6 +59,40 @@ def weights_at(step: int) -> dict[str, np.ndarray]:
         flat[moved.integers(0, flat.size, 60)] += 1
         found["c"].reshape(-1)[moved.integers(0, 165, 9)] *= np.float32(1.01)
     return found
+
+
+def pieces_of(dtype: str, old: np.ndarray, new: np.ndarray) -> list[messages.Piece]:
+    """Of a message of one tensor, which give the new one."""
+    described = [Described("one", dtype, new.shape)]
+    before, after = old.view(np.uint8).copy(), new.view(np.uint8)
+    pieces = list(changes.encode(described, [after], [before], [0], changes.Coder()))
+    for piece in pieces:
+        changes.apply(piece, described, [before], 1, True, lambda _: None)
+    assert before.tobytes() == after.tobytes()
+    return pieces
+
+
+def test_few_changes_of_a_small_tensor_take_a_small_message() -> None:
+    rng = np.random.default_rng(3)
+    old = (rng.standard_normal(384).astype(np.float32).view(np.uint32) >> 16).astype(np.uint16)
+    for count in (1, 6, 40):
+        new = old.copy()
+        new[rng.choice(384, count, replace=False)] += np.uint16(1)
+        (piece,) = pieces_of("BF16", old, new)
+        assert piece.coding == changes.FEW
+        assert len(piece.payload) < 100 + 4 * count
+
+
+def test_a_small_tensor_is_an_archive_where_that_takes_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    old = np.arange(384, dtype=np.uint16)
+    new = old.copy()
+    new[7] += np.uint16(1)
+    monkeypatch.setattr(changes.few, "encode", lambda *_: bytes(1000))
+    (piece,) = pieces_of("BF16", old, new)
+    assert piece.coding == changes.BLOB
+    assert len(piece.payload) < 1000
 
 
 def blank() -> dict[str, np.ndarray]:
@@ -330,6 +373,35 @@ def test_hostile_messages_with_right_checksums() -> None:
         subscriber.update()
         assert_same(target, weights_at(subscriber.step))
         assert subscriber.step in (0, 1)
+        subscriber.verify()
+
+
+def test_no_thread_changes_weights_once_a_message_was_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever catches the error puts a full copy there."""
+    described = [Described(name, "BF16", (4096,)) for name in "ab"]
+    old = [np.full(4096, 0x3F80, np.uint16) for _ in described]
+    new = [data.copy() for data in old]
+    for data in new:
+        data[::500] += np.uint16(1)
+    before, after = ([data.view(np.uint8) for data in both] for both in (old, new))
+    (piece,) = changes.encode(described, after, before, [0, 1], changes.Coder())
+    assert piece.coding == changes.FEW
+    both_began = threading.Barrier(2, timeout=20)
+    ended = []
+
+    def decode(_few: object, _stream: object, data: np.ndarray) -> None:
+        both_began.wait()
+        if np.shares_memory(data, before[0]):
+            raise FormatError("the first is bad")
+        time.sleep(0.3)
+        ended.append(True)
+
+    monkeypatch.setattr(changes.few.few_decoder, "apply", decode)
+    with pytest.raises(FormatError, match="the first is bad"):
+        changes.apply(piece, described, before, 2, True, lambda _: None)
+    assert ended
 
 
 def test_weights_that_were_changed_by_hand() -> None:

@@ -193,6 +193,8 @@ class FewEncoder:
 
     def decide(self) -> FewParameters:
         """Settles the parameters, once all parts were recorded."""
+        # Classes of blocks without changes are told by having no frequencies
+        self._counted[~self._counted[:, 1:].any(axis=1)] = 0
         self._parameters = FewParameters(
             self._method,
             self._shift,
