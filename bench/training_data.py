@@ -72,7 +72,9 @@ class Encoder:
 class Causal:
     """A causal language model of a GGUF file and its batches."""
 
-    def __init__(self, path: Path, texts: list[Path], stretches: int, tokens: int) -> None:
+    def __init__(
+        self, path: Path, texts: list[Path], stretches: int = _STRETCHES, tokens: int = _STRETCH
+    ) -> None:
         import torch
         import transformers
 

@@ -42,6 +42,7 @@ _DIGEST = 16
 _MAX_BYTES = 1 << 32
 _CHOSEN_FOR = 64  # pages
 _MORE = 1.03
+_MIN_HEAD = 1 << 15  # bytes of a head by which a way is chosen
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -175,7 +176,7 @@ def _sorted_back(body: memoryview, means: rotated.Means, tokens: int) -> rotated
 
 
 class Choice:
-    """The way in which keys, or values, are packed: the one that was the smallest for a page.
+    """The way in which keys, or values, are packed: the smallest one for a head of a page.
 
     It is chosen anew after some pages, and where one takes clearly more than that one did.
     """
@@ -189,17 +190,29 @@ class Choice:
         packed = _pack(page, level, rope_theta, self._way) if self._left > 0 else None
         lone = page.which == VALUES  # there is one way only
         if packed is None or (not lone and len(packed) > _MORE * self._share * page.tensor.nbytes):
-            packed = pack_page(page, level, rope_theta)
+            packed = self._chosen(page, level, rope_theta)
             self._way = _HEAD.unpack_from(packed)[3]
             self._share = len(packed) / max(page.tensor.nbytes, 1)
             self._left = _CHOSEN_FOR
         return packed
 
+    @staticmethod
+    def _chosen(page: Page, level: int, rope_theta: float | None) -> bytes:
+        """In the way that is the smallest for its first head, where that says enough."""
+        head = page.tensor[:1, :1]
+        if page.which == KEYS and _MIN_HEAD <= head.nbytes < page.tensor.nbytes:
+            way = _HEAD.unpack_from(pack_page(page._replace(tensor=head), level, rope_theta))[3]
+            packed = _pack(page, level, rope_theta, way)
+            if packed is not None:
+                return packed
+        return pack_page(page, level, rope_theta)
+
 
 class PagedCache:
     """Keys and values of all layers, packed in pages of `tokens` tokens as they arrive.
 
-    In which way is tried with one page of keys out of 64, and where one takes 3 % more than that.
+    In which way is tried with the first head of one page of keys out of 64, and where a page takes
+    3 % more than that one.
 
     `folder`: where pages are kept; by default they are kept in memory. One cache uses it at a time.
     `rope_theta`: see `pack_page`. `level`: of packing.

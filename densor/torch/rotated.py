@@ -162,7 +162,9 @@ def _expected(means: Means, tokens: int) -> tuple[Words, Ints]:
 def fit(bits: Bits, steps: npt.NDArray[np.uint32], position: int) -> Means | None:
     """Means and scales of BF16, uint16[rows, tokens, channels]; None where they are not finite."""
     rows, tokens, channels = bits.shape
-    largest = int(np.bitwise_and(bits, 0x7FFF).max(initial=0))
+    # Negative numbers are above all others as integers without sign, below 0 as those with one
+    negative, positive = int(bits.max(initial=0)) & 0x7FFF, int(bits.view(np.int16).max(initial=0))
+    largest = max(negative, positive)
     if not 0 < largest < 0x7F80:
         return None
     power = min(max((largest >> 7) - 127, -120), 120)  # numbers are below 2 once divided by it

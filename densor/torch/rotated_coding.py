@@ -29,6 +29,7 @@ _ERRORS: dict[int, tuple[type[DensorError], str]] = {
     4: (FormatError, "page of a cache has another number of escapes"),
     5: (FormatError, "page of a cache is longer than its content"),
 }
+_MAX_LIMIT = (1 << 31) - 1  # of a size, beyond any
 _local = threading.local()
 
 
@@ -70,7 +71,9 @@ def _work_for(size: int, before: int = 0) -> _Work:
 def _expect(means: Means, tokens: int, bounds: bytes, work: _Work) -> None:
     rows, _ = means.means.shape
     scales = rotated.scales_of(means.scales).reshape(-1)
-    limits = np.frombuffer(bounds, np.uint8).astype(np.float32)
+    # Eight times the size of a mean, by its deviation, is at least the bound
+    products = np.frombuffer(bounds, np.uint8).astype(np.int64)[:, None] * scales
+    limits = np.minimum(-(-products >> 3), _MAX_LIMIT).astype(np.int32).reshape(-1)
     for begin, count, sine, cosine in rotated.turns_in_parts(means, tokens):
         _EXPECT(
             np.ascontiguousarray(means.means).reshape(-1),

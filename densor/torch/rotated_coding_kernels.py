@@ -13,7 +13,6 @@ from densor.torch.rotated_kernels import TOP, magnitude_of, turned
 
 _R16 = types.Array(types.int16, 1, "C", readonly=True)
 _R32 = types.Array(types.int32, 1, "C", readonly=True)
-_RF = types.Array(types.float32, 1, "C", readonly=True)
 _int = types.int64
 _BITS = 11  # of the longest code
 _WINDOW = np.uint64((1 << _BITS) - 1)
@@ -27,21 +26,20 @@ _BLOCK = 64  # symbols that are looked through at once for escapes
 TOO_SHORT, NOT_A_CODE, BAD_STREAM, BAD_ESCAPES, TOO_LONG = range(1, 6)
 
 
-@kernel(types.void(_R16, _R32, _R32, _R32, _int, _int, _int, _int, _int, _RF, W16, W8))
+@kernel(types.void(_R16, _R32, _R32, _R32, _int, _int, _int, _int, _int, _R32, W16, W8))
 def expect(
-    means, scales, sines, cosines, rows, tokens, begin, count, exponent, bounds, expected, groups
+    means, scales, sines, cosines, rows, tokens, begin, count, exponent, limits, expected, groups
 ):
     """Fills `expected` for the elements of `count` tokens from `begin` on, of [rows, tokens,
     channels]: 15 bits of the magnitude, the top one for negative; and `groups` with how many
-    of the seven `bounds` the context reaches.
+    of the seven `limits` the mean reaches there.
 
-    `means`, `scales`: [rows, channels]. `sines`, `cosines`: [count, channels / 2].
+    `means`, `scales`: [rows, channels]. `sines`, `cosines`: [count, channels / 2]. `limits`:
+    [7, rows, channels].
     """
     half = sines.size // count
     base = np.int32((exponent - 1) << 7)
-    b0, b1, b2, b3, b4, b5, b6 = (
-        bounds[0], bounds[1], bounds[2], bounds[3], bounds[4], bounds[5], bounds[6]
-    )  # fmt: skip
+    step = rows * 2 * half
     for row in range(rows):
         for token in range(count):
             turn = token * half
@@ -56,16 +54,15 @@ def expect(
                     value = turned(a, b, sine, cosine, side)
                     size, scale = abs(value), scales[index(first + own + pair)]
                     magnitude = magnitude_of(size, scale, base)
-                    # Exact: scales have four bits, and bounds eight
-                    most, deviation = np.float32(np.int32(8) * size), np.float32(scale)
+                    limit = first + own + pair
                     group = (
-                        np.int32(most >= b0 * deviation)
-                        + np.int32(most >= b1 * deviation)
-                        + np.int32(most >= b2 * deviation)
-                        + np.int32(most >= b3 * deviation)
-                        + np.int32(most >= b4 * deviation)
-                        + np.int32(most >= b5 * deviation)
-                        + np.int32(most >= b6 * deviation)
+                        np.int32(size >= limits[index(limit)])
+                        + np.int32(size >= limits[index(limit + step)])
+                        + np.int32(size >= limits[index(limit + 2 * step)])
+                        + np.int32(size >= limits[index(limit + 3 * step)])
+                        + np.int32(size >= limits[index(limit + 4 * step)])
+                        + np.int32(size >= limits[index(limit + 5 * step)])
+                        + np.int32(size >= limits[index(limit + 6 * step)])
                     )
                     negative = np.int32(value >> np.int32(31)) & TOP
                     expected[index(at + own + pair)] = np.uint16(magnitude | negative)

@@ -13,7 +13,7 @@ from densor.errors import ArgumentError, DensorError
 
 torch = pytest.importorskip("torch")
 
-from densor.torch import PagedCache, pack_page, rotated, rotated_coding, unpack_page  # noqa: E402
+from densor.torch import PagedCache, pack_page, pages, rotated, rotated_coding, unpack_page  # noqa: E402
 from densor.torch.pages import _HEAD, KEYS, ROTATED, SORTED, VALUES, Page  # noqa: E402
 
 THETA = 10000.0
@@ -183,6 +183,44 @@ def test_a_cache_grows_and_codes_nothing_twice(tmp_path: Path) -> None:
         cache.append(2, keys.float(), values)
     with pytest.raises(ArgumentError):
         PagedCache(0)
+
+
+@pytest.mark.parametrize("theta", [THETA, None])
+def test_a_way_is_chosen_by_one_head(monkeypatch: pytest.MonkeyPatch, theta: float | None) -> None:
+    """It is the smallest for all, and only one way codes all heads, at the next choice too."""
+    keys = torch.cat([rotary_keys(700), rotary_keys(700, seed=1)], 1)
+    smallest = pack_page(Page(KEYS, 0, 0, keys), rope_theta=theta)
+    whole = []
+    pack = pages._pack
+
+    def counted(page: Page, *arguments):
+        whole.append(page.tensor.shape == keys.shape)
+        return pack(page, *arguments)
+
+    monkeypatch.setattr(pages, "_pack", counted)
+    choice = pages.Choice()
+    for number in range(pages._CHOSEN_FOR + 1):
+        packed = choice.pack(Page(KEYS, 0, 0, keys), 3, theta)
+        assert packed == smallest
+        if number in (0, pages._CHOSEN_FOR):
+            assert whole.count(True) == 1 and whole.count(False) == 3
+        whole.clear()
+    short = keys[:, :, :20]  # says too little
+    assert pages.Choice().pack(Page(KEYS, 0, 0, short), 3, theta) == pack_page(
+        Page(KEYS, 0, 0, short), rope_theta=theta
+    )
+
+
+@pytest.mark.parametrize("sign", [0, 0x8000])
+def test_the_largest_magnitude_has_any_sign(sign: int) -> None:
+    """What is not finite has no means; the unit suits what is the largest."""
+    bits = np.full((1, 4, 8), 0x3F80, np.uint16)
+    bits[0, 1, 3] = sign | 0x7F80
+    assert rotated.fit(bits, rotated.steps_of(THETA, 8), 0) is None
+    bits[0, 1, 3] = sign | 0x5F80
+    large = rotated.fit(bits, rotated.steps_of(THETA, 8), 0)
+    assert large is not None and large.exponent > 30
+    assert rotated.fit(bits * 0 | np.uint16(sign), rotated.steps_of(THETA, 8), 0) is None
 
 
 def test_bad_pages_are_refused() -> None:
