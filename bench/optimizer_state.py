@@ -73,6 +73,44 @@ def pack_files(folder: Path, step: int) -> None:
             )
 
 
+def matrices(state: dict[str, Any]) -> dict[str, Any]:
+    """The state of matrices alone, without embeddings."""
+    slots = {
+        name: slot
+        for name, slot in state["state"].items()
+        if slot["exp_avg"].ndim == 2 and "embed" not in name
+    }
+    group = {**state["param_groups"][0], "params": list(slots)}
+    return {"state": slots, "param_groups": [group]}
+
+
+def pack_and_compare(name: str, after: Any, old: Any, given: Any) -> None:
+    """Prints a row: share of m and v, MB/s in and out, and in which ways they are coded."""
+    import torch
+
+    from densor.torch import pack_state, unpack_state
+    from densor.torch.adam.layout import table_of
+
+    size = sum(2 * slot["exp_avg"].nbytes for slot in after["state"].values())
+    begin = time.process_time()
+    packed = pack_state(after, old, given)
+    middle = time.process_time()
+    found = unpack_state(packed, old)
+    end = time.process_time()
+    for key, slot in after["state"].items():
+        for which, value in slot.items():
+            same = torch.equal(
+                found["state"][key][which].view(torch.int32), value.view(torch.int32)
+            )
+            assert same, key
+    ways = [entry["way"] for entry in table_of(packed)["groups"]]
+    print(
+        f"| {name} | {len(packed) / size:.4f} | {size / (middle - begin) / 1e6:.0f} | "
+        f"{size / (end - middle) / 1e6:.0f} | { {way: ways.count(way) for way in ways} } |",
+        flush=True,
+    )
+
+
 def main() -> None:
     """Prints a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -86,41 +124,25 @@ def main() -> None:
     import safetensors
     import torch
 
-    from densor.torch import pack_state, unpack_state
-    from densor.torch.adam.layout import table_of
-
     before, after = (moments(arguments.folder, arguments.step - i) for i in (1, 0))
     path = arguments.folder / f"g-{arguments.step}.safetensors"
     with safetensors.safe_open(path, "pt") as file:
         factor = torch.tensor(float(file.metadata()["factor"]))
         gradients = {name: file.get_tensor(name).float() * factor for name in list(file.keys())}
-    size = sum(2 * slot["exp_avg"].nbytes for slot in after["state"].values())
     clipped = np.concatenate([g.numpy().ravel() for g in gradients.values()])
     for level in (1, 6):
         packed = densor.compress(clipped, level, threads=1)
         print(f"clipped gradients in FP32, level {level}: {len(packed) / clipped.nbytes:.4f}")
-    for name, old, given in (
+    ways = (
         ("by itself", None, None),
         ("derived gradient", before, None),
         ("given gradient", before, gradients),
-    ):
-        begin = time.process_time()
-        packed = pack_state(after, old, given)
-        middle = time.process_time()
-        found = unpack_state(packed, old)
-        end = time.process_time()
-        for key, slot in after["state"].items():
-            for which, value in slot.items():
-                same = torch.equal(
-                    found["state"][key][which].view(torch.int32), value.view(torch.int32)
-                )
-                assert same, key
-        ways = [entry["way"] for entry in table_of(packed)["groups"]]
-        print(
-            f"| {name} | {len(packed) / size:.4f} | {size / (middle - begin) / 1e6:.0f} | "
-            f"{size / (end - middle) / 1e6:.0f} | { {way: ways.count(way) for way in ways} } |",
-            flush=True,
-        )
+    )
+    for name, old, given in ways:
+        pack_and_compare(name, after, old, given)
+    for name, old, given in ways[:2]:
+        least = None if old is None else matrices(old)
+        pack_and_compare(f"{name}, matrices without embeddings", matrices(after), least, given)
 
 
 if __name__ == "__main__":
