@@ -28,6 +28,7 @@ from densor.formats.io.urls import is_url, name_of, plain
 from densor.formats.parsers import safetensors
 from densor.formats.parsers.plan import Plan, plan_contents
 from densor.formats.parsers.raw import kind_of_raw
+from densor.formats.tensor_table import Form, TensorTable, one_behind_the_other
 from densor.formats.tensors import TensorInfo
 from densor.options import (
     ReadKeywords,
@@ -316,44 +317,70 @@ def save_file(
     arrays.check_named(tensors)
     with collection_paused():
         safetensors.check_new(tensors, metadata)
-        described = _described(tensors)
-        listed = [(name, dtype, shape, data.size) for name, dtype, shape, data in described]
-        head = as_bytes(safetensors.new_header(listed, metadata))
-        contents = safetensors.contents_of(listed, metadata, head.size)
-        pieces = [head, *(data for *_, data in described)]
+        table, described = _described(tensors)
+        head = as_bytes(safetensors.header_of(table, metadata))
+        contents = safetensors.contents_of(table.moved(head.size), metadata)
+        size = head.size + int(table.sizes.sum())
+        pieces = Pieces([head, *described])
     path = plain(path)
     if options is None and "overwrite" not in keywords:
         chosen = write_options(chosen, overwrite=_replaces(path))
     name = "model" if is_file_object(path) else Path(str(path)).stem
     name = name if name.endswith(".safetensors") else f"{name}.safetensors"
     with new_archive(path, chosen) as archive:
-        size = sum(piece.size for piece in pieces)
-        plan = plan_contents("safetensors", contents, Pieces(pieces), chosen.level)
+        plan = plan_contents("safetensors", contents, pieces, chosen.level)
         meta = EntryMeta(new_path(name), FILE, size, format=plan.format)
         base = None if archive.base is None else archive.base.file(name)
         add_planned(archive.writer, meta, plan, base)
 
 
-def _described(
-    tensors: Mapping[str, Any],
-) -> list[tuple[str, str, tuple[int, ...], Bytes]]:
-    """Names, types, shapes and bytes of tensors, in the order that safetensors writes them in."""
-    described = []
+def _described(tensors: Mapping[str, Any]) -> tuple[TensorTable, list[Any]]:
+    """Tensors in the order that safetensors writes them in, and arrays with the bytes of each."""
+    names: list[str] = []
+    found: list[Any] = []
+    form_of: list[int] = []
+    forms: dict[Form, int] = {}
+    known: dict[tuple[object, ...], int] = {}  # of arrays that are taken as they are, the form
     for name, tensor in tensors.items():
-        ready = arrays.plain_type(tensor)
-        if ready is not None:
-            dtype, shape, data = ready, tensor.shape, tensor.reshape(-1).view(np.uint8)
-        else:
-            meta, data = arrays.describe(tensor)
-            if meta.order == "F":
-                meta, data = arrays.describe(np.ascontiguousarray(tensor))
-            dtype, shape = meta.dtype or "", meta.shape or ()
-        stored = dtypes.in_safetensors(dtype, shape)
-        if stored is None:
-            raise ArgumentError(f"{name}: this dtype does not exist in safetensors files")
-        described.append((name, *stored, data))
-    described.sort(key=lambda item: (-dtypes.SIZES.get(item[1], 0), item[0]))
-    return described
+        number = key = None
+        if type(tensor) is np.ndarray:
+            key = tensor.dtype, tensor.shape, tensor.strides
+            try:
+                number = known.get(key)
+            except TypeError:  # of a dtype without a hash
+                key = None
+        if number is None:
+            form, data = _described_one(name, tensor)
+            number = forms.setdefault(form, len(forms))
+            if data is tensor and key is not None:
+                known[key] = number
+            tensor = data
+        names.append(name)
+        found.append(tensor)
+        form_of.append(number)
+    widths = np.array([dtypes.SIZES.get(form.dtype, 0) for form in forms], np.int64)
+    by_name = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+    numbers = np.array(form_of, np.int64)[by_name]
+    by_width = np.argsort(-widths[numbers], kind="stable")
+    order = by_name[by_width].tolist()
+    names, found = [names[one] for one in order], [found[one] for one in order]
+    return one_behind_the_other(names, list(forms), numbers[by_width]), found
+
+
+def _described_one(name: str, tensor: Any) -> tuple[Form, Any]:
+    """What a tensor is in a safetensors file, and an array with its bytes: itself, if it can be."""
+    dtype = arrays.plain_type(tensor)
+    if dtype is not None:
+        shape, data = tensor.shape, tensor
+    else:
+        meta, data = arrays.describe(tensor)
+        if meta.order == "F":
+            meta, data = arrays.describe(np.ascontiguousarray(tensor))
+        dtype, shape = meta.dtype or "", meta.shape or ()
+    stored = dtypes.in_safetensors(dtype, shape)
+    if stored is None:
+        raise ArgumentError(f"{name}: this dtype does not exist in safetensors files")
+    return Form(*stored, data.nbytes), data
 
 
 def _replaces(path: Any) -> bool:

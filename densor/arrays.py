@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,13 @@ from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.container.entry import ARRAY, EntryMeta
 from densor.formats.io.sources import Bytes, as_bytes
+from densor.formats.tensor_table import Form, TensorTable
 from densor.formats.tensors import TensorInfo, c_strides, is_view, span
 
 _NOTHING = np.empty(0, np.uint8)
 _PAIRS = ("C32", "BC32", "C64", "C128")  # elements of two numbers
+_FEW = 4  # arrays one behind the other, from which they are made together
+_SAME_IN_TORCH = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8")
 _MAX_COPIES = 4  # of each byte of a stretch, where a view repeats them
 _MAX_FREE_COPY = 1 << 20  # bytes that a view may always have
 
@@ -316,6 +320,57 @@ def to_torch(dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
     if not data.size:
         return torch.empty(shape, dtype=wanted)
     return torch.from_numpy(data).view(wanted).reshape(shape)
+
+
+def of_table(table: TensorTable, data: Bytes, torch: bool) -> list[Any]:
+    """The tensors of a table over the bytes of its file, as arrays or torch tensors.
+
+    None for those that take a closer look: without elements or dimensions, of packed elements, or
+    where their elements may not stand.
+    """
+    if not len(table):
+        return []
+    carriers = [_carrier(form, torch) for form in table.forms]
+    of, offsets, ends = table.form_of, table.offsets, table.offsets + table.sizes
+    borders = 1 + np.flatnonzero((of[1:] != of[:-1]) | (offsets[1:] != ends[:-1]))
+    numbers, places = of.tolist(), offsets.tolist()
+    found: list[Any] = []
+    for first, last in pairwise([0, *borders.tolist(), len(table)]):
+        (dtype, shape, size), carrier = table.forms[numbers[first]], carriers[numbers[first]]
+        if carrier is None or places[first] % carrier.itemsize:
+            found += [None] * (last - first)
+            continue
+        if last - first < _FEW:
+            some = [np.ndarray(shape, carrier, data, place) for place in places[first:last]]
+        else:
+            begin = places[first]
+            part = data[begin : begin + (last - first) * size]
+            some = list(part.view(carrier).reshape(-1, *shape))
+        found += _as_torch(dtype, some) if torch else some
+    return found
+
+
+def _carrier(form: Form, torch: bool) -> "np.dtype[Any] | None":
+    """The dtype of arrays over tensors of a form; None for those that take a closer look.
+
+    Torch tensors are made from these arrays, by a change of type where it has another name for it.
+    """
+    size = dtypes.SIZES.get(form.dtype, 0)
+    if not form.size or not form.shape or form.dtype == "VOID" or size not in (1, 2, 4, 8):
+        return None
+    if torch and form.dtype not in _SAME_IN_TORCH:
+        return np.dtype(f"i{size}")
+    return dtypes.to_numpy(form.dtype)
+
+
+def _as_torch(dtype: str, some: list["np.ndarray[Any, Any]"]) -> list[Any]:
+    import torch
+
+    tensors = list(map(torch.from_numpy, some))
+    if dtype in _SAME_IN_TORCH:
+        return tensors
+    wanted = dtypes.to_torch(dtype)
+    return [tensor.view(wanted) for tensor in tensors]
 
 
 def check_named(tensors: object) -> None:

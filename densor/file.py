@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple, Self, Unpack
@@ -16,8 +16,10 @@ from densor.formats.container.archive import Archive
 from densor.formats.container.entry import BYTES, FILE
 from densor.formats.container.listed_entries import (
     IndexedEntry,
+    InEntry,
     TensorColumns,
     TensorsByName,
+    TensorsInEntries,
 )
 from densor.formats.container.open_base import open_base
 from densor.formats.io.outputs import errors_of
@@ -30,6 +32,7 @@ from densor.formats.io.sources import (
 from densor.formats.io.urls import is_url, plain
 from densor.formats.packed.archive import PackedArchive, packed_file_at
 from densor.formats.parsers import safetensors
+from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import TensorInfo, is_readable
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.gc_pause import collection_paused
@@ -217,28 +220,54 @@ class File:
             out = None
         if isinstance(self._tensors, TensorsByName) and isinstance(self._archive, Archive):
             return self._get_alike(self._archive, self._tensors.columns)
-        self._archive.check_size({entry.number: entry.size for entry, _ in self._tensors.values()})
+        inside = self._inside()
+        self._archive.check_size({entry.number: entry.size for entry, _ in inside})
         for name in self._opaque:
             self._find(name)  # refuses: what cannot be read is not left out silently
         found: dict[str, Any] = {}
-        whole: dict[int, Bytes] = {}
         forms: _Forms = {}
-        copied = 0  # bytes of copies from the entry at hand
-        by_entry: Iterable[tuple[str, tuple[IndexedEntry, TensorInfo]]] = self._tensors.items()
-        if len(self._archive.entries) > 1:
-            by_entry = sorted(by_entry, key=lambda item: item[1][0].number)
-        entries = {entry.number: entry for _, (entry, _) in by_entry}
-        reading = self._read_whole(list(entries.values()), out)
-        for name, (entry, tensor) in by_entry:  # each is decoded once
-            if entry.number not in whole:
-                whole = {entry.number: next(reading)}
-                copied = 0
+        memories = self._read_whole([entry for entry, _ in inside], out)
+        for (entry, tensors), memory in zip(inside, memories, strict=True):  # each is decoded once
+            rest: Sequence[TensorInfo] = tensors
+            if isinstance(tensors, TensorTable) and str(self._device) == "cpu":
+                some = arrays.of_table(tensors, memory, self._torch)
+                found.update(zip(tensors.names, some, strict=True))
+                left = [number for number, one in enumerate(some) if one is None]
+                rest = [tensors[number] for number in left]
+            self._add_inside(found, entry, rest, memory, forms)
+        return {name: found[name] for name in self._tensors} if len(inside) > 1 else found
+
+    def _inside(self) -> list[InEntry]:
+        """The tensors of each entry, in order, those alone that count where names occur twice."""
+        tensors = self._tensors
+        if isinstance(tensors, TensorsInEntries) and tensors.count == len(tensors):
+            return tensors.parts
+        found: dict[int, InEntry] = {}
+        by_entry: dict[int, list[TensorInfo]] = {}
+        for entry, tensor in tensors.values():
+            if entry.number not in by_entry:
+                by_entry[entry.number] = []
+                found[entry.number] = InEntry(entry, by_entry[entry.number])
+            by_entry[entry.number].append(tensor)
+        return [found[number] for number in sorted(found)]
+
+    def _add_inside(
+        self,
+        found: dict[str, Any],
+        entry: IndexedEntry,
+        tensors: Iterable[TensorInfo],
+        memory: Bytes,
+        forms: _Forms,
+    ) -> None:
+        """Adds tensors that lie in an entry with these bytes."""
+        copied = 0
+        for tensor in tensors:
+            name = tensor.name
             form = forms.get((tensor.dtype, tensor.shape))
             if form is not None and tensor.view is None and not tensor.offset % form[2]:
-                memory = whole[entry.number]
                 found[name] = np.ndarray(form[1], form[0], memory, tensor.offset)
                 continue
-            data = whole[entry.number][tensor.offset : tensor.offset + tensor.size]
+            data = memory[tensor.offset : tensor.offset + tensor.size]
             if tensor.view is not None or tensor.offset % dtypes.SIZES.get(tensor.dtype, 1):
                 data = data.copy() if tensor.view is None else arrays.viewed(tensor, data)
                 copied += data.size
@@ -247,7 +276,6 @@ class File:
             found[name] = array = self._hand_out(tensor.dtype, tensor.shape, data)
             if not self._torch and tensor.view is None and tensor.size:
                 forms[tensor.dtype, tensor.shape] = array.dtype, array.shape, array.itemsize
-        return {name: found[name] for name in self._tensors}
 
     def _get_alike(self, archive: Archive, columns: TensorColumns) -> dict[str, Any]:
         """All tensors by name, where each is an entry."""

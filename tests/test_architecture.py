@@ -43,7 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
 )
 # The rooms of `formats`, likewise: each may import those before it.
-FORMATS = ("tensors", "io", "container", "parsers", "packed", "damage")
+FORMATS = ("tensors", "tensor_table", "io", "container", "parsers", "packed", "damage")
 # `densor` itself hands names out, late, and ties the ends together; it is not a room.
 TOP = "densor"
 

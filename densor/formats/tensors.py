@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from densor.dtypes import SIZES, is_known, nbytes
@@ -70,6 +71,15 @@ def is_name(name: str) -> bool:
         return bool(check_name(name))
     except FormatError:
         return False
+
+
+def are_names(names: Sequence[object]) -> bool:
+    """Whether tensors may have these names, for sure: False also where that takes a closer look."""
+    if not {str}.issuperset(map(type, names)):
+        return False
+    joined = "".join(names)  # type: ignore[arg-type]
+    longest = max(map(len, names), default=0)  # type: ignore[arg-type]
+    return joined.isascii() and "\0" not in joined and longest <= MAX_NAME and all(names)
 
 
 def is_listable(tensor: TensorInfo) -> bool:

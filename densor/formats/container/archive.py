@@ -21,7 +21,13 @@ from densor.formats.container.entry_runs import Run, members_of, runs
 from densor.formats.container.frames import Frame, FrameReader
 from densor.formats.container.hashing import DEFAULT, KINDS, Hash, digest_of, new_hash
 from densor.formats.container.index import before_each, find_index, read_index, unpack_index
-from densor.formats.container.listed_entries import Entries, IndexedEntry, TensorsByName
+from densor.formats.container.listed_entries import (
+    Entries,
+    IndexedEntry,
+    InEntry,
+    TensorsByName,
+    TensorsInEntries,
+)
 from densor.formats.container.short_form import in_ordinary_form
 from densor.formats.container.sinks import Sink
 from densor.formats.container.spans import (
@@ -34,6 +40,7 @@ from densor.formats.container.spans import (
     read_and_decode,
 )
 from densor.formats.io.sources import Bytes, MemorySource, RandomSource
+from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, Progress, ReadOptions
 from densor.runtime.buffers import POOL
@@ -120,6 +127,11 @@ def _whole(entry: IndexedEntry) -> TensorInfo:
     meta = entry.meta
     assert meta.dtype is not None and meta.shape is not None
     return TensorInfo(meta.name, meta.dtype, meta.shape, 0, entry.size)
+
+
+def _is_plain(info: TensorInfo) -> bool:
+    """Whether a tensor of a file can be read as it lies."""
+    return is_listable(info) and info.dtype not in PACKED
 
 
 class Archive(EntryDecoder[IndexedEntry]):
@@ -231,25 +243,35 @@ class Archive(EntryDecoder[IndexedEntry]):
             columns = self.entries.columns
             if not any(form.dtype in PACKED for form in columns.forms):
                 return TensorsByName(columns, self._numbers), {}
-        plain: dict[str, tuple[IndexedEntry, TensorInfo]] = {}
+        parts: list[InEntry] = []
         others: dict[str, tuple[IndexedEntry, TensorInfo]] = {}
         known: set[tuple[str, tuple[int, ...], int]] = set()  # what can be read as it lies
         with collection_paused():
             for entry in self.entries:
                 meta = entry.meta
-                for info in meta.tensors:
+                tensors = meta.tensors
+                table = tensors if isinstance(tensors, TensorTable) and meta.kind == FILE else None
+                if table is not None and all(map(_is_plain, table.one_of_each)):
+                    parts.append(InEntry(entry, table))
+                    continue
+                plain: list[TensorInfo] = []
+                for info in tensors:
                     form = info.dtype, info.shape, info.size
                     if form in known and info.view is None and meta.kind == FILE:
-                        plain[info.name] = entry, info
-                    elif not is_listable(info) or info.dtype in PACKED:
+                        plain.append(info)
+                    elif not _is_plain(info):
                         others[info.name] = entry, info
                     elif meta.kind == FILE:
-                        plain[info.name] = entry, info
+                        plain.append(info)
                         known.add(form)
                 if meta.kind == TENSOR:
                     info = _whole(entry)
-                    (others if meta.dtype in PACKED else plain)[info.name] = entry, info
-        return plain, others
+                    if meta.dtype in PACKED:
+                        others[info.name] = entry, info
+                    else:
+                        plain.append(info)
+                parts.append(InEntry(entry, plain))
+            return TensorsInEntries([part for part in parts if part.tensors]), others
 
     def check_size(self, sizes: dict[int, int]) -> None:
         """LimitError if these bytes, by number of the entry, are more than one read may return."""

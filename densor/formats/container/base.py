@@ -1,6 +1,6 @@
 """The base that entries are coded against, known by the hash of its bytes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import wire
@@ -22,7 +22,7 @@ class GivenBase:
     in its bytes, where they are known without looking.
     """
 
-    tensors: list[TensorInfo] | None = None
+    tensors: Sequence[TensorInfo] | None = None
 
     def __init__(
         self,

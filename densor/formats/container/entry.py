@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -11,10 +11,12 @@ from densor.dtypes import LATER, SIZES
 from densor.errors import ArgumentError, FileError, FormatError, UnsupportedError
 from densor.formats.container import strictjson
 from densor.formats.container.hashing import KINDS as KINDS_OF_HASH
+from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import (
     MAX_NAME,
     TensorInfo,
     View,
+    are_names,
     as_other,
     check_name,
     element_bytes,
@@ -87,7 +89,7 @@ class EntryMeta:
     escaped: bool | None = None  # whether the name stands for a path of other bytes
     lossy: bool | None = None  # whether the file says that it only approximates another
     base: BaseRef | None = None
-    tensors: list[TensorInfo] = field(default_factory=list)  # index only
+    tensors: Sequence[TensorInfo] = field(default_factory=list)  # index only
 
     def to_json(self) -> dict[str, Any]:
         """The keys of an ENTRY frame."""
@@ -322,16 +324,36 @@ def list_tensors(tensors: Iterable[TensorInfo], size: int) -> dict[str, list[Any
     return {key: value for key, value in (("tensors", listed), ("others", others)) if value}
 
 
-class Listed(NamedTuple):
-    """Tensors of a file that were checked, but for its size; `end`: where the last one ends."""
+def listed_text(tensors: Sequence[TensorInfo], size: int) -> str:
+    """Likewise as JSON without braces."""
+    if not isinstance(tensors, TensorTable) or not _is_listed(tensors, size):
+        return strictjson.text(list_tensors(tensors, size))[1:-1]
+    forms = [strictjson.text([dtype, shape])[1:-1] for dtype, shape, _ in tensors.forms]
+    names = map(strictjson.string, tensors.names)
+    middles = map(forms.__getitem__, tensors.form_of.tolist())
+    rows = zip(names, middles, tensors.offsets.tolist(), tensors.sizes.tolist(), strict=True)
+    items = [f"[{name},{form},{offset},{length}]" for name, form, offset, length in rows]
+    return f'"tensors":[{",".join(items)}]'
 
-    tensors: list[TensorInfo]
+
+def _is_listed(table: TensorTable, size: int) -> bool:
+    """Whether a table has some tensors, and any reader takes them as they are."""
+    if not len(table) or (table.offsets + table.sizes > size).any():
+        return False
+    plain = (dtype in SIZES and dtype not in LATER for dtype, _, _ in table.forms)
+    return all(plain) and all(map(is_listable, table.one_of_each)) and are_names(table.names)
+
+
+class Listed(NamedTuple):
+    """Tensors of a file, all checked but for its size; `end`: where the last one ends."""
+
+    tensors: TensorTable
     end: int
 
 
 def parse_tensors(
     item: dict[str, Any], size: int, listed: Listed | None = None
-) -> list[TensorInfo]:
+) -> Sequence[TensorInfo]:
     """The tensors that the index lists of a file, all of it checked; `item`: the entry there.
 
     `listed`: those that the item has no longer.
@@ -339,7 +361,9 @@ def parse_tensors(
     known: _Shapes = {}
     if listed is not None and listed.end > size:
         raise FormatError("tensor in the index does not fit its file")
-    tensors = [] if listed is None else listed.tensors
+    if listed is not None and not item.get("tensors") and not item.get("others"):
+        return listed.tensors
+    tensors = [] if listed is None else list(listed.tensors)
     tensors += [
         _plain(found, size, known) or _whole(_tensor(found, size), known)
         for found in _list(item, "tensors")

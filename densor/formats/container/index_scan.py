@@ -1,6 +1,5 @@
 """A large index read by a compiled scan, where it is written as this package writes it."""
 
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,8 +8,9 @@ from densor.entropy.deferred import deferred
 from densor.errors import DensorError
 from densor.formats.container import strictjson, wire
 from densor.formats.container.entry import Listed, parse
-from densor.formats.container.listed_entries import Form, Numbers, TensorColumns
-from densor.formats.tensors import MAX_NAME, TensorInfo, element_bytes
+from densor.formats.container.listed_entries import TensorColumns
+from densor.formats.tensor_table import Form, Numbers, TensorTable
+from densor.formats.tensors import MAX_NAME, element_bytes
 
 scan_index = deferred("densor.formats.container.index_kernels", "scan_index")
 
@@ -60,7 +60,11 @@ class _UnusualError(Exception):
 def _names(text: bytes, rows: Numbers) -> list[str]:
     """Names of entries or tensors, by where they begin and end."""
     pairs = zip(rows[:, 1].tolist(), rows[:, 2].tolist(), strict=True)
-    names = [text[begin:end].decode() for begin, end in pairs]
+    if text.isascii():
+        whole = text.decode()
+        names = [whole[begin:end] for begin, end in pairs]
+    else:
+        names = [text[begin:end].decode() for begin, end in pairs]
     if len(set(names)) != len(names) or (rows[:, 2] - rows[:, 1]).max(initial=0) > MAX_NAME:
         raise _UnusualError
     return names
@@ -102,19 +106,17 @@ def _others(text: bytes, rows: Numbers) -> list[dict[str, Any]]:
 
 def _listed(text: bytes, entries: Numbers, rows: Numbers, texts: list[bytes]) -> list[Listed]:
     """The tensors in each of some entries."""
-    forms: dict[int, Form] = {n: _form_in_list(texts[n]) for n in np.unique(rows[:, 0]).tolist()}
+    used, form_of = np.unique(rows[:, 0], return_inverse=True)
+    forms = [_form_in_list(texts[number]) for number in used.tolist()]
     found = []
     for form, *_, begin, end, _ in entries.tolist():
         mine = rows[begin:end] if form < 0 else rows[:0]
-        of_each = [forms[number] for number in mine[:, 0].tolist()]
-        sizes = mine[:, 4].tolist()
-        if sizes != [one.size for one in of_each]:
+        table = TensorTable(
+            _names(text, mine), forms, form_of[begin : begin + len(mine)], mine[:, 3]
+        )
+        if (table.sizes != mine[:, 4]).any():
             raise _UnusualError
-        names, types = _names(text, mine), [one.dtype for one in of_each]
-        shapes, offsets = [one.shape for one in of_each], mine[:, 3].tolist()
-        parts = zip(names, types, shapes, offsets, sizes, itertools.repeat(None), strict=False)
-        tensors = list(map(TensorInfo._make, parts))
-        found.append(Listed(tensors, int((mine[:, 3] + mine[:, 4]).max(initial=0))))
+        found.append(Listed(table, int((mine[:, 3] + mine[:, 4]).max(initial=0))))
     return found
 
 

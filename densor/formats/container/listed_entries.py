@@ -1,18 +1,18 @@
 """The entries of an archive; where they are many tensors alike, as columns of what they are."""
 
+import itertools
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, overload
 
 import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from densor.formats.container.base import Identity
 from densor.formats.container.entry import TENSOR, EntryMeta
 from densor.formats.container.hashing import DEFAULT, KINDS
+from densor.formats.tensor_table import Form, Numbers, TensorTable
 from densor.formats.tensors import TensorInfo
-
-Numbers = npt.NDArray[np.int64]
 
 
 class IndexedEntry(NamedTuple):
@@ -30,14 +30,6 @@ class IndexedEntry(NamedTuple):
     def identity(self) -> Identity:
         """What it must have for others to be based on it."""
         return self.size, self.hash_kind, self.digest
-
-
-class Form(NamedTuple):
-    """What tensors alike have in common; `size` in bytes."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    size: int
 
 
 class TensorColumns(NamedTuple):
@@ -130,3 +122,43 @@ class TensorsByName(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
         meta = entry.meta
         assert meta.dtype is not None and meta.shape is not None
         return entry, TensorInfo(name, meta.dtype, meta.shape, 0, entry.size)
+
+
+class InEntry(NamedTuple):
+    """Tensors of an entry."""
+
+    entry: IndexedEntry
+    tensors: list[TensorInfo] | TensorTable
+
+
+class TensorsInEntries(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
+    """Tensors inside entries, which are made when they are asked for. Later names win."""
+
+    def __init__(self, parts: list[InEntry]) -> None:
+        self.parts = parts
+        self._begins: list[int] = []
+        self._numbers: dict[str, int] = {}  # of all tensors, by name
+        self.count = 0  # of tensors, those that others have replaced included
+        for _, tensors in parts:
+            self._begins.append(self.count)
+            if isinstance(tensors, TensorTable):
+                names = tensors.names
+            else:
+                names = [tensor.name for tensor in tensors]
+            self._numbers.update(zip(names, itertools.count(self.count), strict=False))
+            self.count += len(tensors)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
+
+    def __getitem__(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
+        number = self._numbers[name]
+        part = bisect_right(self._begins, number) - 1
+        entry, tensors = self.parts[part]
+        return entry, tensors[number - self._begins[part]]

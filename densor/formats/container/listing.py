@@ -9,7 +9,6 @@ from densor.formats.container.entry import STEPS
 
 _LEVEL, _FAST_LEVEL = 9, 1  # of Zstandard
 _SAMPLE = 1 << 17  # bytes of an index that levels are compared on; smaller ones take the slow one
-Lists = dict[str, list[Any]]  # keys and values of the index that list tensors of an entry
 
 
 class Listing:
@@ -18,14 +17,14 @@ class Listing:
     def __init__(self) -> None:
         self.original = 0  # bytes of all but steps
         self._texts: list[str] = []  # JSON of each but for the brace that ends it
-        self._lists: dict[int, Lists] = {}  # by number
+        self._lists: dict[int, str] = {}  # JSON of what lists tensors, without braces; by number
         self._digests: list[tuple[int, str]] = []
 
     def __len__(self) -> int:
         return len(self._texts)
 
-    def add(self, entry: dict[str, Any], lists: Lists) -> None:
-        """Appends an entry, `lists` of its tensors apart."""
+    def add(self, entry: dict[str, Any], lists: str) -> None:
+        """Appends an entry. `lists`: JSON of what lists its tensors, without braces."""
         if lists:
             self._lists[len(self._texts)] = lists
         kind, digest = entry["digest"]
@@ -44,17 +43,17 @@ class Listing:
     def copy(self, entries: list[dict[str, Any]]) -> None:
         """Appends all entries of another archive."""
         for entry in entries:
-            lists: Lists = {key: entry.pop(key) for key in ("tensors", "others") if key in entry}
-            self.add(entry, lists)
+            lists = {key: entry.pop(key) for key in ("tensors", "others") if key in entry}
+            self.add(entry, strictjson.text(lists)[1:-1])
 
     @property
     def digests(self) -> list[list[object]]:
         """Kind and hexadecimal digest of each."""
         return [list(digest) for digest in self._digests]
 
-    def lists(self) -> list[Lists]:
-        """Those of each entry."""
-        return [self._lists.get(number, {}) for number in range(len(self))]
+    def lists(self) -> list[str]:
+        """What lists the tensors of each entry, as in `add`."""
+        return [self._lists.get(number, "") for number in range(len(self))]
 
     def index(self, frames: Iterable[list[int]], index_at: int) -> bytes:
         """The JSON of the index. `frames`: columns of frames; `index_at`: bytes before it."""
@@ -72,7 +71,7 @@ class Listing:
         if self._lists:
             texts = texts.copy()
             for number, lists in self._lists.items():
-                texts[number] += "," + strictjson.text(lists)[1:-1]
+                texts[number] += "," + lists
         entries = "},".join(texts) + "}" if texts else ""
         return strictjson.encoded(f'{{"entries":[{entries}],{",".join(columns)}}}')
 

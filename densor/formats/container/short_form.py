@@ -95,12 +95,10 @@ class _Reader:
 # Writing
 
 
-def shortened(
-    pieces: Sequence[HeldFrame], features: int, listed: Sequence[dict[str, Any]]
-) -> bytes:
+def shortened(pieces: Sequence[HeldFrame], features: int, listed: Sequence[str]) -> bytes:
     """The short form of an archive of these frames, INDEX and END included; b"" if it has none.
 
-    `listed`: per entry, what the index lists of its tensors.
+    `listed`: per entry, what the index lists of its tensors: JSON without braces.
     """
     out, payloads = _Writer(), bytearray()
     frames = [piece for piece in pieces if piece.kind not in (wire.INDEX, wire.END)]
@@ -130,7 +128,7 @@ def shortened(
     return wire.pack_short_header(features, body) + body
 
 
-def _put_entry(out: _Writer, frames: Sequence[HeldFrame], lists: dict[str, Any]) -> bytes:
+def _put_entry(out: _Writer, frames: Sequence[HeldFrame], lists: str) -> bytes:
     """Describes an entry; returns what its frames hold."""
     first, *inner, last = frames
     end = wire.parse_entry_end(last.payload)
@@ -143,7 +141,7 @@ def _put_entry(out: _Writer, frames: Sequence[HeldFrame], lists: dict[str, Any])
     if meta.size is None:
         out.number(end.size)
     if lists:
-        out.text(strictjson.dumps(lists))
+        out.text(strictjson.encoded(f"{{{lists}}}"))
     out.number(len(inner))
     for piece in inner:
         _put_frame(out, piece)

@@ -40,6 +40,11 @@ def text(value: object) -> str:
     return _ENCODER.encode(value)
 
 
+def string(value: str) -> str:
+    """Likewise of a text."""
+    return json.encoder.encode_basestring(value)
+
+
 def encoded(text: str) -> bytes:
     """JSON as UTF-8."""
     return text.encode(errors="backslashreplace")  # a lone surrogate becomes its escape

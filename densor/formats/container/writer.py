@@ -1,7 +1,7 @@
 """Writes archives front to back: entries cut into batches, batches coded in parallel."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
@@ -24,7 +24,7 @@ from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copied
 from densor.formats.container.archive import Archive
-from densor.formats.container.entry import STEPS, EntryMeta, list_tensors, parse
+from densor.formats.container.entry import STEPS, EntryMeta, listed_text, parse
 from densor.formats.container.hashing import DEFAULT, KINDS, new_hash
 from densor.formats.container.listing import Listing, packed_index
 from densor.formats.container.short_form import HeldFrame
@@ -158,7 +158,7 @@ class ArchiveWriter:
         meta: EntryMeta,
         source: Source,
         segments: Iterable[Segment],
-        tensors: Iterable[TensorInfo] = (),
+        tensors: Sequence[TensorInfo] = (),
         base: Base | None = None,
     ) -> None:
         """Adds an entry with the bytes of `source`, cut and coded as `segments` say.
@@ -192,7 +192,7 @@ class ArchiveWriter:
         entry["frames"] = [first, len(self._frames[0]) - first]
         entry["digest"] = [hash_kind, digest.hex()]
         with collection_paused():
-            self._entries.add(entry, list_tensors(tensors, size))
+            self._entries.add(entry, listed_text(tensors, size))
 
     def _begun(self, meta: EntryMeta) -> bytes:
         """The payload of an ENTRY frame; ArgumentError where the archive cannot take the entry."""

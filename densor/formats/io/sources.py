@@ -4,10 +4,10 @@ import contextlib
 import errno
 import io
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, compress
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -150,11 +150,12 @@ def take_into(source: Source, out: Bytes) -> int:
 
 
 class Pieces:
-    """A source over several arrays, copying only where a request spans two of them."""
+    """A source over the bytes of arrays in C order, copied only where a request spans two."""
 
-    def __init__(self, pieces: list[Bytes]) -> None:
-        self._pieces = [piece for piece in pieces if piece.size]
-        self._ends = list(accumulate(piece.size for piece in self._pieces))
+    def __init__(self, pieces: list["np.ndarray[Any, Any]"]) -> None:
+        sizes = [piece.nbytes for piece in pieces]
+        self._pieces = list(compress(pieces, sizes))
+        self._ends = list(accumulate(filter(None, sizes)))
         self._at = 0
 
     def take(self, count: int) -> Bytes:
@@ -164,16 +165,34 @@ class Pieces:
 
     def read_at(self, offset: int, count: int) -> Bytes:
         """Up to `count` bytes from `offset` on."""
-        taken: list[Bytes] = []
-        number = bisect_right(self._ends, offset)
-        while count and number < len(self._pieces):
-            begin = offset - self._ends[number] + self._pieces[number].size
-            piece = self._pieces[number][begin : begin + count]
-            taken.append(piece)
-            offset += piece.size
-            count -= piece.size
-            number += 1
-        return taken[0] if len(taken) == 1 else np.concatenate([np.empty(0, np.uint8), *taken])
+        end = min(offset + count, self._ends[-1] if self._ends else 0)
+        if offset >= end:
+            return np.empty(0, np.uint8)
+        first, last = bisect_right(self._ends, offset), bisect_left(self._ends, end) + 1
+        inside = self._pieces[first:last]
+        begin = offset - self._ends[first] + inside[0].nbytes
+        left = end - self._ends[last - 1]  # of the last one behind the end, as a negative number
+        if begin:
+            inside[0] = as_bytes(inside[0])[begin:]
+        if left:
+            inside[-1] = as_bytes(inside[-1])[:left]
+        return as_bytes(inside[0]) if len(inside) == 1 else _joined(inside, end - offset)
+
+
+def _joined(arrays: list["np.ndarray[Any, Any]"], size: int) -> Bytes:
+    """A copy of the bytes of arrays in C order, one behind the other; `size` in all."""
+    out = POOL.take(size)
+    first = arrays[0]
+    if first.ndim:
+        try:
+            whole = out.view(first.dtype).reshape(-1, *first.shape[1:])
+            np.concatenate(arrays, out=whole, casting="no")
+        except (ValueError, TypeError):  # of several types or shapes
+            pass
+        else:
+            return out
+    np.concatenate([as_bytes(array) for array in arrays], out=out)
+    return out
 
 
 class ChainSource:

@@ -1,21 +1,22 @@
 """Which tensors of a file go with which of its base."""
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from densor.codec.kind import Segment
 from densor.formats.io.sources import Bytes, RandomSource
-from densor.formats.parsers.plan import kind_of_part, plan_file
+from densor.formats.parsers.groups import kind_of_part
+from densor.formats.parsers.plan import plan_file
 from densor.formats.tensors import TensorInfo
 
 
-def tensors_of(base: RandomSource, name: str = "array") -> list[TensorInfo]:
+def tensors_of(base: RandomSource, name: str = "array") -> Sequence[TensorInfo]:
     """The tensors of a base, as those of any file are found; `name`: as for `plan_file`."""
     return plan_file(_Sequential(base), base.size, random=base, name=name).tensors
 
 
-def listed_of(source: RandomSource) -> list[TensorInfo]:
+def listed_of(source: RandomSource) -> Sequence[TensorInfo]:
     """All tensors that an index of this file would list, those that cannot be read included."""
     return plan_file(_Sequential(source), source.size, random=source).listed
 

@@ -13,6 +13,7 @@ from densor.codec.notation.layout import Notation
 from densor.codec.pages.layout import Pages
 from densor.codec.table.layout import Layout as Table
 from densor.formats.io.sources import Bytes, ChainSource, RandomSource, Source
+from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import TensorInfo
 
 _NEAR = 1 << 16  # bytes from the start that may be looked at wherever they come from
@@ -39,13 +40,15 @@ class Contents(NamedTuple):
 
     `others`: tensors that are known to be there and cannot be read as they lie: of other types,
     views, or nothing that has a place. All other bytes of the file are just bytes. `lossy`: whether
-    the file says that it only approximates another.
+    the file says that it only approximates another. `table`: instead of tensors and stretches,
+    tensors that may be many, each of which is coded as what it is.
     """
 
     tensors: list[TensorInfo]
     stretches: list[Stretch]
     others: list[TensorInfo] = []  # noqa: RUF012
     lossy: bool = False
+    table: TensorTable | None = None
 
 
 def plain(tensors: list[TensorInfo]) -> Contents:

@@ -1,7 +1,7 @@
 """Equal tensors among those that share chunks, which are cut out so that they are coded once."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, groupby
 
 import xxhash
@@ -9,7 +9,8 @@ import xxhash
 from densor.codec.kind import Segment
 from densor.codec.zstd import zstd_compress
 from densor.formats.parsers.base_matching import disjoint, tensors_in
-from densor.formats.parsers.plan import kind_of_part
+from densor.formats.parsers.groups import kind_of_part
+from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import TensorInfo
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
@@ -22,13 +23,15 @@ _MIN_GAIN = 2048  # bytes that Zstandard leaves of one: cutting takes frames and
 
 
 def equal_apart(
-    segments: list[Segment], tensors: Iterable[TensorInfo], read: Read
+    segments: list[Segment], tensors: Sequence[TensorInfo], read: Read
 ) -> list[Segment]:
     """The segments of a file, those of several tensors cut around each that is equal to another.
 
     Whole segments that are equal are found when they are coded. Where little is left of a tensor
     it is not worth a frame of its own.
     """
+    if isinstance(tensors, TensorTable) and tensors.sizes.max(initial=0) < _LEAST:
+        return segments
     ordered = disjoint(tensors)
     begins = accumulate((segment.size or 0 for segment in segments), initial=0)
     found = [(s, tensors_in(s, at, ordered)) for s, at in zip(segments, begins, strict=False)]

@@ -2,34 +2,16 @@
 
 import functools
 import importlib
-import math
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from densor.codec.choose import matrix_chunk
-from densor.codec.kind import (
-    BYTES,
-    Kind,
-    Segment,
-    kind_of,
-    kind_of_array,
-    kind_of_audio,
-    kind_of_blocks,
-    kind_of_image,
-    kind_of_notation,
-    kind_of_pages,
-    kind_of_stream,
-    kind_of_table,
-    parts_of,
-)
+from densor.codec.kind import BYTES, Segment, kind_of
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings
-from densor.codec.planes.analyse import MAX_RUN
-from densor.dtypes import SIZES, coding_of, parse_dtype
+from densor.dtypes import SIZES, parse_dtype
 from densor.errors import ArgumentError, FormatError, LimitError, TruncatedError
-from densor.float_formats import by_rows
 from densor.formats.io.sources import RandomSource, Source
 from densor.formats.parsers.contents import Contents, Head, Stretch, plain
+from densor.formats.parsers.groups import Group, coded, groups_of, groups_of_table
 from densor.formats.parsers.raw import segments_of
 from densor.formats.tensors import TensorInfo, as_other, is_listable
 from densor.runtime.gc_pause import collection_paused
@@ -97,17 +79,6 @@ FORMATS: tuple[tuple[str, Callable[[Head], Contents | None]], ...] = (
     ("csv", _table("csv")),
 )
 
-# Tensors up to so many bytes are joined with neighbours of the same type: matrices and vectors, of
-# which rows make good runs, and others, whose content differs more. Floats that are coded by rows
-# join up to a chunk.
-_MAX_JOINED_MATRIX = 1 << 19
-_MAX_JOINED = 1 << 17
-_GROUP = 1 << 20  # bytes of a group at most, about a chunk
-_MIN_RUN = 64
-_MAX_JOINED_RUN = (
-    1024  # elements of a run of tensors that are joined: small enough to tell them apart
-)
-_ELEMENTS = (None,) * 6  # what says of a stretch that it is more than elements or blocks
 _MIN_SEGMENT = 2048  # bytes between other bytes that are worth frames of their own
 
 
@@ -120,14 +91,14 @@ class Plan(NamedTuple):
     format: str | None
     source: Source
     segments: list[Segment]
-    tensors: list[TensorInfo]
+    tensors: Sequence[TensorInfo]
     others: list[TensorInfo] = []  # noqa: RUF012
     lossy: bool = False  # whether the file says that it only approximates another
 
     @property
-    def listed(self) -> list[TensorInfo]:
+    def listed(self) -> Sequence[TensorInfo]:
         """All that an index is to list."""
-        return self.tensors + self.others
+        return [*self.tensors, *self.others] if self.others else self.tensors
 
 
 def plan_file(
@@ -174,9 +145,16 @@ def plan_contents(name: str, contents: Contents, source: Source, level: int) -> 
     """The plan of a file of the format `name` whose contents are known and sound: all within the
     file, of types that are known, stretches in order."""
     with collection_paused():
-        stretches = [_coded(stretch) for stretch in contents.stretches if stretch.size]
-        segments = list(_segments(stretches, level_settings(level)))
-    return Plan(name, source, segments, contents.tensors, contents.others, contents.lossy)
+        settings = level_settings(level)
+        table = contents.table
+        if table is not None:
+            groups = groups_of_table(table, settings)
+        else:
+            stretches = (coded(s) for s in contents.stretches if s.size and _is_undone(s, settings))
+            groups = groups_of(stretches, settings)
+        segments = list(_segments(list(groups)))
+    tensors = contents.tensors if table is None else table
+    return Plan(name, source, segments, tensors, contents.others, contents.lossy)
 
 
 def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | None:
@@ -193,7 +171,7 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
         return None
     end = 0
     stretches: list[Stretch] = []
-    for stretch in sorted(_coded(s) for s in contents.stretches if s.size > 0 and s.offset >= 0):
+    for stretch in sorted(coded(s) for s in contents.stretches if s.size > 0 and s.offset >= 0):
         stretch = _within(stretch, head.size)
         if stretch.offset >= end and stretch.size:
             stretches.append(stretch)
@@ -230,18 +208,16 @@ def _listed(contents: Contents, size: int | None) -> tuple[list[TensorInfo], lis
     return list(tensors.values()), [t for name, t in others.items() if name not in tensors]
 
 
-def _segments(stretches: list[Stretch], level: Level) -> Iterator[Segment]:
-    """Header, stretches and whatever lies between and behind them, in order."""
+def _segments(groups: list[Group]) -> Iterator[Segment]:
+    """Header, groups and whatever lies between and behind them, in order."""
     at = 0
-    groups = list(_groups([s for s in stretches if _is_undone(s, level)], level))
-    for i, group in enumerate(groups):
-        begin, end = group[0].offset, group[-1].offset + group[-1].size
-        apart = begin > at or i + 1 == len(groups) or groups[i + 1][0].offset > end
+    for i, (begin, end, kind) in enumerate(groups):
+        apart = begin > at or i + 1 == len(groups) or groups[i + 1].begin > end
         if end - begin < _MIN_SEGMENT and apart:
             continue  # goes with the bytes beside it
         if begin > at:
             yield Segment(BYTES, begin - at)
-        yield Segment(kind_of_group(group), end - begin)
+        yield Segment(kind(), end - begin)
         at = end
     yield Segment(BYTES, None)
 
@@ -250,78 +226,3 @@ def _is_undone(stretch: Stretch, level: Level) -> bool:
     """Whether a level takes a stretch for what it is, which all but streams are."""
     stream = stretch.stream
     return stream is None or level.streams == "all" or (stream.row > 0 and level.streams != "none")
-
-
-def _groups(stretches: list[Stretch], level: Level) -> Iterator[list[Stretch]]:
-    """Stretches one after the other that are coded together, mostly one alone."""
-    group: list[Stretch] = []
-    for stretch in stretches:
-        if group and not _joins(group, stretch, level):
-            yield group
-            group = []
-        group.append(stretch)
-    if group:
-        yield group
-
-
-def _joins(group: list[Stretch], stretch: Stretch, level: Level) -> bool:
-    last = group[-1]
-    if stretch.offset != last.offset + last.size or stretch.dtype != last.dtype:
-        return False
-    if stretch.fields != last.fields or not _ELEMENTS == stretch[5:] == last[5:]:
-        return False
-    most, whole = _limits(stretch, level)
-    return stretch.size <= most and stretch.offset + stretch.size - group[0].offset <= whole
-
-
-def _limits(stretch: Stretch, level: Level) -> tuple[int, int]:
-    """Bytes of a stretch that may join a group, and of the group, at most."""
-    chunk = matrix_chunk(level)
-    if chunk and by_rows(stretch.dtype) and not stretch.fields:
-        return _MAX_JOINED, chunk  # larger ones share tables all the same, by the history
-    medium = _MAX_JOINED_MATRIX if level.classes > 1 else _MAX_JOINED
-    return _MAX_JOINED if len(stretch.shape) > 2 else medium, _GROUP
-
-
-def _coded(stretch: Stretch) -> Stretch:
-    """The stretch with the type and shape that its elements are coded in."""
-    dtype, shape = coding_of(stretch.dtype, stretch.shape)
-    return stretch if dtype == stretch.dtype else stretch._replace(dtype=dtype, shape=shape)
-
-
-def kind_of_group(group: list[Stretch]) -> Kind:
-    """One stretch's kind, or that of small ones in a row: runs that end where they end."""
-    group = [_coded(stretch) for stretch in group]
-    first = group[0]
-    shapes = {stretch.shape for stretch in group}
-    row = math.gcd(*(shape[-1] if shape else 1 for shape in shapes))
-    if first.fields:
-        return kind_of_blocks(first.fields, row)
-    if first.stream is not None:
-        return kind_of_stream(first.stream)
-    if first.pages is not None:
-        return kind_of_pages(first.pages)
-    if first.notation is not None:
-        return kind_of_notation(first.notation)
-    if first.table is not None:
-        return kind_of_table(first.table)
-    if first.audio is not None:
-        return kind_of_audio(first.audio, first.size)
-    if first.image is not None:
-        return kind_of_image(first.image, first.size)
-    if len(group) == 1:
-        return kind_of_array(first.dtype, first.shape)
-    run = math.gcd(*map(math.prod, shapes))
-    if not _MIN_RUN <= run <= MAX_RUN:
-        run = 4 * _MIN_RUN
-    parts_of_run = range(-(-run // _MAX_JOINED_RUN), _MAX_JOINED_RUN)
-    run = next((run // parts for parts in parts_of_run if run % parts == 0), run)
-    parts = tuple(part for stretch in group for part in parts_of(stretch.dtype, stretch.shape))
-    return replace(kind_of(first.dtype, (2, run)), parts=parts)
-
-
-def kind_of_part(whole: Kind, group: list[TensorInfo]) -> Kind:
-    """The kind of some of the tensors that make up a segment of a kind."""
-    if whole.fields:
-        return whole
-    return kind_of_group([Stretch(t.offset, t.size, t.dtype, t.shape) for t in group])

@@ -14,7 +14,8 @@ from densor.errors import ArgumentError, DensorError, FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.io.sources import RandomSource
 from densor.formats.parsers.contents import Contents, Head, plain
-from densor.formats.tensors import TensorInfo, is_name
+from densor.formats.tensor_table import TensorTable, table_of
+from densor.formats.tensors import TensorInfo, are_names, is_name
 
 LENGTH_SIZE = 8
 MAX_HEADER = 100_000_000  # as the reference implementation
@@ -64,17 +65,9 @@ def find(head: Head) -> Contents | None:
     return plain(known)._replace(others=others, lossy=lossy)
 
 
-def contents_of(
-    tensors: Iterable[tuple[str, str, tuple[int, ...], int]],
-    metadata: Mapping[str, str] | None,
-    begin: int,
-) -> Contents:
-    """What `find` finds in a file with these tensors in order from `begin` on."""
-    found = []
-    for name, dtype, shape, size in tensors:
-        found.append(TensorInfo(name, dtype, shape, begin, size))
-        begin += size
-    return plain(found)._replace(lossy=says_lossy(metadata))
+def contents_of(table: TensorTable, metadata: Mapping[str, str] | None) -> Contents:
+    """What `find` finds in a file with these tensors."""
+    return Contents([], [], lossy=says_lossy(metadata), table=table)
 
 
 def says_lossy(metadata: object) -> bool:
@@ -248,26 +241,33 @@ def check_new(names: Iterable[object], metadata: Mapping[str, str] | None) -> No
         type(text) is str for item in given.items() for text in item
     ):
         raise ArgumentError("metadata must be texts by name")
+    names = list(names)
+    if are_names(names) and _METADATA not in names:
+        return
     for name in names:
         if not isinstance(name, str) or name == _METADATA or not is_name(name):
             raise ArgumentError(f"a tensor cannot be named {name!r:.80}")
 
 
 def new_header(
-    tensors: Iterable[tuple[str, str | None, tuple[int, ...] | None, int]],
-    metadata: Mapping[str, str] | None,
+    tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str] | None
 ) -> bytes:
     """Length field and header for tensors in order: name, dtype, shape and bytes of each."""
+    return header_of(table_of(tensors), metadata)
+
+
+def header_of(table: TensorTable, metadata: Mapping[str, str] | None) -> bytes:
+    """Likewise; of tensors that lie one behind the other from 0 on."""
     items = [strictjson.text({_METADATA: dict(metadata)})[1:-1]] if metadata else []
-    forms: dict[tuple[object, ...], str] = {}
-    at = 0
-    for name, dtype, shape, size in tensors:
-        form = forms.get((dtype, shape))
-        if form is None:
-            described = {"dtype": dtype, "shape": list(shape or ()), "data_offsets": []}
-            form = forms[dtype, shape] = strictjson.text(described)[:-2]
-        items.append(f"{strictjson.text(name)}:{form}{at},{at + size}]}}")
-        at += size
+    forms = [
+        strictjson.text({"dtype": dtype, "shape": shape, "data_offsets": []})[:-2]
+        for dtype, shape, _ in table.forms
+    ]
+    ends = (table.offsets + table.sizes).tolist()
+    names = map(strictjson.string, table.names)
+    starts = map(forms.__getitem__, table.form_of.tolist())
+    rows = zip(names, starts, table.offsets.tolist(), ends, strict=True)
+    items += [f"{name}:{start}{begin},{end}]}}" for name, start, begin, end in rows]
     text = strictjson.encoded("{" + ",".join(items) + "}")
     text += b" " * (-len(text) % ALIGNMENT)
     if len(text) > MAX_HEADER:
