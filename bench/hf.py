@@ -2,6 +2,7 @@
 
     python -m bench.hf MODEL_DIR            a model that is there, such as MiniLM
     python -m bench.hf --random 1000        a Llama of about so many MB, random weights
+    python -m bench.hf --whole --random 1000    whole processes, with their imports
 
 Every load is a process of its own; both ways take turns. Times are of `from_pretrained` alone, and
 of that and reading every parameter once: transformers maps plain weights into memory and leaves
@@ -9,6 +10,9 @@ reading them from the disk to whoever uses them first. CPU seconds are those of 
 threads; they tell more than times where others use the machine. "Cold": the file was dropped from
 the page cache. Memory is anonymous memory (RssAnon of /proc/self/status) above what there was
 before the load, sampled every 5 ms.
+
+`--whole`: times begin with the process, before torch and transformers are imported, in which
+"prefetch" begins to decode; memory is the most that was resident, files among it.
 
 `--backed`: every load, of both ways, begins by filling memory in huge pages and giving it back.
 Where a hypervisor has taken free memory back from its guest, the first touch of fresh memory takes
@@ -20,18 +24,23 @@ import json
 import mmap
 import os
 import re
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bench.machine import describe
 
 WAYS = ("plain", "packed", "early")  # the last by densor.hf.from_pretrained
+WHOLE = (*WAYS, "prefetch")
+BEGIN = time.perf_counter()
 
 
 def anonymous() -> int:
@@ -74,15 +83,9 @@ def back_memory(size: int) -> None:
             memory[at] = 1
 
 
-def load(folder: str, early: bool = False, backed: int = 0) -> dict[str, float]:
+def load(folder: str, way: str, backed: int = 0) -> dict[str, float]:
     """Loads a model in this process, and measures; `backed`: bytes for `back_memory`."""
-    import torch
-    import transformers
-
-    import densor.hf
-
-    transformers.utils.logging.disable_progress_bar()
-    model_class = transformers.AutoModel
+    load_model = loader(way)
     start = time.perf_counter()
     ready()
     started = time.perf_counter() - start
@@ -90,15 +93,9 @@ def load(folder: str, early: bool = False, backed: int = 0) -> dict[str, float]:
         back_memory(backed)
     with Peak() as memory:
         start, before = time.perf_counter(), time.process_time()
-        if early:
-            model = densor.hf.from_pretrained(folder, model_class=model_class, dtype="auto")
-        else:
-            model = model_class.from_pretrained(folder, dtype="auto")
+        model = load_model(folder)
         loaded = time.perf_counter()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            flat = parameter.detach().reshape(-1).view(torch.uint8)
-            flat[::4096].sum()
+    read_all(model)
     read, after = time.perf_counter(), time.process_time()
     size = sum(parameter.nbytes for parameter in model.parameters())
     return {
@@ -109,6 +106,49 @@ def load(folder: str, early: bool = False, backed: int = 0) -> dict[str, float]:
         "parameters": size,
         "started": started,
     }
+
+
+def whole(folder: str, way: str) -> dict[str, float]:
+    """Likewise, of this process from its begin, imports among it."""
+    if way == "prefetch":
+        import densor
+
+        densor.prefetch(folder)
+    model = loader(way)(folder)
+    loaded = time.perf_counter()
+    read_all(model)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    return {
+        "load": loaded - BEGIN,
+        "read": time.perf_counter() - BEGIN,
+        "cpu": time.process_time(),
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "parameters": size,
+    }
+
+
+def loader(way: str) -> Callable[[str], Any]:
+    """What loads the model in a folder in one of the ways; all is imported that it needs."""
+    if way != "plain":
+        import densor.hf
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
+    model_class = transformers.AutoModel
+    if way in ("plain", "packed"):
+        return partial(model_class.from_pretrained, dtype="auto")
+    return partial(densor.hf.from_pretrained, model_class=model_class, dtype="auto")
+
+
+def read_all(model: Any) -> None:
+    """Reads a byte of each page of the parameters."""
+    import torch
+
+    with torch.no_grad():
+        for parameter in model.parameters():
+            flat = parameter.detach().reshape(-1).view(torch.uint8)
+            flat[::4096].sum()
 
 
 def ready() -> None:
@@ -140,10 +180,9 @@ def warm(folder: Path) -> None:
                 pass
 
 
-def measured(folder: Path, early: bool, backed: bool = False) -> dict[str, float]:
-    """`load` in a process of its own."""
-    command = [sys.executable, "-m", "bench.hf", "--load", str(folder)]
-    command += ["--early"] * early + ["--backed"] * backed
+def measured(folder: Path, way: str, options: list[str]) -> dict[str, float]:
+    """`load` or `whole` in a process of its own."""
+    command = [sys.executable, "-m", "bench.hf", "--load", str(folder), "--way", way, *options]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -168,7 +207,7 @@ def random_llama(folder: Path, megabytes: int) -> None:
     model.save_pretrained(folder)
 
 
-def run(plain: Path, place: Path, repeats: int, backed: bool) -> list[str]:
+def run(plain: Path, place: Path, repeats: int, options: list[str]) -> list[str]:
     """Rows of the table for one model."""
     from densor.files.model_folder import pack_model
 
@@ -176,17 +215,16 @@ def run(plain: Path, place: Path, repeats: int, backed: bool) -> list[str]:
     start = time.perf_counter()
     sizes = pack_model(plain, packed).sizes
     print(f"packed in {time.perf_counter() - start:.1f} s", file=sys.stderr)
-    folders = {"plain": plain, "packed": packed, "early": packed}
+    ways = WHOLE if "--whole" in options else WAYS
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
     for cache in ("warm", "cold"):
         for _ in range(repeats):
-            for way in WAYS:
-                warm(folders[way])
+            for way in ways:
+                folder = plain if way == "plain" else packed
+                warm(folder)
                 if cache == "cold":
-                    drop(folders[way])
-                found.setdefault((cache, way), []).append(
-                    measured(folders[way], way == "early", backed)
-                )
+                    drop(folder)
+                found.setdefault((cache, way), []).append(measured(folder, way, options))
     rows = []
     for (cache, way), runs in found.items():
         middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -221,11 +259,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where files may be put")
     parser.add_argument("--backed", action="store_true", help="fill memory before each load")
     parser.add_argument("--load", help=argparse.SUPPRESS)
-    parser.add_argument("--early", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--way", default="packed", help=argparse.SUPPRESS)
+    parser.add_argument("--whole", action="store_true", help="measure with imports")
     args = parser.parse_args()
+    if args.load and args.whole:
+        print(json.dumps(whole(args.load, args.way)))
+        return
     if args.load:
         size = sum(path.stat().st_size for path in Path(args.load).glob("*.safetensors"))
-        print(json.dumps(load(args.load, args.early, 2 * size if args.backed else 0)))
+        print(json.dumps(load(args.load, args.way, 2 * size if args.backed else 0)))
         return
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         place = Path(name)
@@ -233,13 +275,14 @@ def main() -> None:
         if args.random:
             plain = place / "plain"
             random_llama(plain, args.random)
-        rows = run(plain, place, args.repeats, args.backed)
+        options = ["--backed"] * args.backed + ["--whole"] * args.whole
+        rows = run(plain, place, args.repeats, options)
     for key, value in describe().items():
         print(f"- {key}: {value}")
     print()
     print(
         "| cache | weights | file, MB | load, s | load and read, s | × plain | least | CPU, s "
-        "| × plain | peak anonymous, MB | parameters, MB |"
+        f"| × plain | peak {'resident' if args.whole else 'anonymous'}, MB | parameters, MB |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     print("\n".join(rows))

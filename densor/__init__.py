@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     )
     from densor.api import File as open
     from densor.files.folder import extract, pack
+    from densor.files.prefetching import prefetch
     from densor.files.single import compress_file, decompress_file, verify_file
     from densor.options import ReadOptions, WriteOptions
     from densor.tables import read_latents, read_table
@@ -56,6 +57,7 @@ _LAZY = {
     "load": "densor.api",
     "load_file": "densor.api",
     "pack": "densor.files.folder",
+    "prefetch": "densor.files.prefetching",
     "read_latents": "densor.tables",
     "read_table": "densor.tables",
     "save": "densor.api",
@@ -97,6 +99,7 @@ __all__ = [
     "load_file",
     "open",
     "pack",
+    "prefetch",
     "read_latents",
     "read_table",
     "save",

@@ -10,6 +10,7 @@ import torch
 from torch_tools import assert_same, weight
 
 import densor.torch
+from densor.files import tensor_bytes
 from densor.formats.packed.reader import PackedFile
 from densor.runtime import huge_pages
 from densor.runtime.huge_pages import HugePages
@@ -87,7 +88,7 @@ def test_what_claims_to_be_far_larger_than_it_is_gets_none(
 ) -> None:
     """They would be filled before decoding shows that the claim is false."""
     asked: list[int] = []
-    monkeypatch.setattr(blob.HUGE_PAGES, "take", asked.append)
+    monkeypatch.setattr(tensor_bytes.HUGE_PAGES, "take", asked.append)
     tensors = {"zeros": torch.zeros(PAGE), "weight": weight(64, 96)}
     densor.torch.save_packed_file(tensors, tmp_path / "model.safetensors")
     file = PackedFile(tmp_path / "model.safetensors")

@@ -6,8 +6,11 @@ functions that transformers has for this; nothing in it is changed. Importing it
 
 from typing import TYPE_CHECKING, Any
 
+from densor.runtime.gc_pause import collection_paused
+
 try:
-    from densor.hf.loader import from_pretrained, register
+    with collection_paused():  # importing torch and transformers makes a million objects, that stay
+        from densor.hf.loader import from_pretrained, register
 except ImportError as error:
     from densor.errors import UnsupportedError
 

@@ -31,14 +31,15 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from densor import dtypes
 from densor.errors import ArgumentError, DensorError, FormatError, UnsupportedError
+from densor.files.ahead import Ahead
 from densor.files.packed_model import METHOD, Bases, check_packed
-from densor.files.shards_listed import shards_of
+from densor.files.prefetching import take_prefetched, weights_of
 from densor.formats.container import tensor_blob
 from densor.formats.packed import header
 from densor.formats.packed.reader import PackedFile
 from densor.formats.packed.stored_array import OpenFile
-from densor.hf.ahead import Ahead
-from densor.torch.blob import may_be_blob, read_tensor
+from densor.runtime.gc_pause import collection_paused
+from densor.torch.blob import as_tensor, may_be_blob, read_tensor
 from densor.torch.device import Device, decoded_on, open_device
 from densor.torch.places import CPU, DISK, place_of
 
@@ -136,13 +137,24 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
         if checkpoint_files:
             folder = Path(checkpoint_files[0]).parent
             self._bases = Bases(folder, _given_base.get())
-            if self._ahead is None and self._on_cpu(kwargs.get("device_map")):
-                files = {id(file): file for some in self._blobs.values() for file in some}
-                self._ahead = Ahead(files.values(), self._bases.need)
-                weakref.finalize(self, self._ahead.close)  # if loading fails
+            if self._ahead is None:
+                self._ahead = self._begun(self._on_cpu(kwargs.get("device_map")))
             if self._ahead is not None:
                 self._ahead.forget(_heads_left_out(model, self._blobs))
         return model
+
+    def _begun(self, wanted: bool) -> Ahead | None:
+        """What decodes all blobs ahead, if that is wanted; what `densor.prefetch` began is used."""
+        assert self._bases is not None
+        files = {id(file): file for some in self._blobs.values() for file in some}.values()
+        begun = take_prefetched(files, _given_base.get())
+        if begun is not None and not wanted:
+            begun.close()
+        if not wanted:
+            return None
+        begun = begun or Ahead(files, self._bases.need)
+        weakref.finalize(self, begun.close)  # if loading fails
+        return begun
 
     def _on_cpu(self, device_map: Any) -> bool:
         """Whether all weights are decoded in main memory."""
@@ -231,7 +243,8 @@ class DensorQuantizer(HfQuantizer):  # type: ignore[misc]
                 return torch.empty(described.shape, dtype=kind, device="meta")
             restored = None if device is None else decoded_on(device, file, described.name)
             if device is None and self._ahead is not None:
-                restored = self._ahead.take(file, described.name)
+                data = self._ahead.take(file, described.name)
+                restored = None if data is None else as_tensor(data, described)
             if restored is None:
                 restored = read_tensor(file, described.name, base_of=self._base_of)
             return restored.to(device=tensor.device, dtype=dtype)
@@ -389,8 +402,7 @@ def from_pretrained(
     elif not resident and backend in (None, CPU) and kwargs.get("device_map") in (None, CPU):
         early = _early(folder, base, kwargs)
     with (
-        contextlib.closing(early) if early is not None else contextlib.nullcontext(),
-        _set(_ahead, early),
+        _decoding(early),
         _set(_given_base, base),
         _set(_resident, resident),
         _set(_offload, offload),
@@ -403,6 +415,16 @@ def from_pretrained(
     if resident:
         _pack_rest(model, resident, backend)
     return model
+
+
+@contextlib.contextmanager
+def _decoding(early: Ahead | None) -> Iterator[None]:
+    """Loads what is being decoded, and makes no garbage on the way."""
+    if early is None:
+        yield
+        return
+    with contextlib.closing(early), _set(_ahead, early), collection_paused():
+        yield
 
 
 def _pack_rest(model: Any, resident: bool | str, backend: Any) -> None:
@@ -423,14 +445,12 @@ def _early(folder: Any, base: str | None, kwargs: dict[str, Any]) -> Ahead | Non
     if not isinstance(folder, str | os.PathLike) or any(kwargs.get(name) for name in _OTHER_FILES):
         return None
     path = Path(folder)
-    paths = [path / "model.safetensors"]
-    if not paths[0].is_file():
-        paths = [path / name for name in shards_of(path)]
     try:
-        files = [file for file in map(PackedFile, paths) if file.packed]
+        files = [file for file in map(PackedFile, weights_of(path)) if file.packed]
     except DensorError:
         return None
-    return Ahead(files, Bases(path, base).need) if files else None
+    begun = take_prefetched(files, base)
+    return begun or (Ahead(files, Bases(path, base).need) if files else None)
 
 
 def _is_offload(device_map: Any) -> bool:

@@ -147,9 +147,10 @@ def _safetensors_reader(
 ) -> Callable[[str | os.PathLike[str], str | None, int], Iterator[_Job]]:
     """What reads files one after the other, all with the same pool of memory."""
     from densor.files.packed_model import Bases, check_packed
+    from densor.files.tensor_bytes import threads_of
     from densor.formats.packed.reader import PackedFile
     from densor.runtime.buffers import BufferPool
-    from densor.torch.blob import read_tensor, threads_of
+    from densor.torch.blob import read_tensor
     from densor.torch.device import decoded_on, open_device
     from densor.torch.undecoded import Stored
 

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_map_only
 
 from densor import dtypes
 from densor.errors import UnsupportedError
+from densor.files.tensor_bytes import threads_of
 from densor.formats.container.base import GivenBase
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.container.tensor_blob import Tensor
@@ -26,7 +27,7 @@ from densor.runtime.buffers import BufferPool
 from densor.runtime.huge_pages import HUGE_PAGES
 from densor.runtime.locks import Lock
 from densor.runtime.types import Bytes
-from densor.torch.blob import read_tensor, threads_of
+from densor.torch.blob import read_tensor
 
 _ATEN = torch.ops.aten
 _SAME = (_ATEN.detach.default, _ATEN.alias.default)

@@ -656,5 +656,5 @@ def test_memory_of_loading(tmp_path):
 
     random_llama(tmp_path / "plain", 300)
     densor.hf.pack_model(tmp_path / "plain", tmp_path / "packed")
-    found = measured(tmp_path / "packed")
+    found = measured(tmp_path / "packed", "packed", [])
     assert found["peak"] <= found["parameters"] + 150e6

@@ -17,10 +17,10 @@ from torch_tools import assert_same, weight
 
 from densor.errors import DensorError, UnsupportedError
 from densor.files.model_folder import pack_model
+from densor.files.tensor_bytes import threads_of
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.packed.reader import PackedFile
 from densor.torch import placed
-from densor.torch.blob import threads_of
 from densor.torch.placed import Placing, placing
 from densor.torch.undecoded import Part, Stored, Undecoded
 

@@ -136,6 +136,13 @@ class PackedFile:
             raise TruncatedError("was cut after it was opened")
         return self._data[found.begin : found.end]
 
+    @property
+    def opened_as(self) -> tuple[int, ...] | None:
+        """What tells whether two of these are of the same file with the same content; None where
+        the system does not say."""
+        now = self._before
+        return None if now is None else (now.st_dev, now.st_ino, now.st_size, now.st_mtime_ns)
+
     def check_unchanged(self) -> None:
         """FileError unless the file is what it was when it was opened."""
         if self._before is not None:

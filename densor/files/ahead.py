@@ -1,4 +1,7 @@
-"""Packed weights decoded before transformers asks for them, while it makes the model."""
+"""Packed weights decoded before whoever loads a model asks for them.
+
+Nothing here needs torch, so that decoding can begin before it is imported.
+"""
 
 import os
 import re
@@ -7,12 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable
 from typing import Any
 
-import torch
-
+from densor.files.tensor_bytes import read_bytes, threads_of
+from densor.formats.io.sources import Bytes
 from densor.formats.packed.page_cache import Fetching
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.workers import thread_count
-from densor.torch.blob import read_tensor, threads_of
 
 _WINDOW = 1 << 30  # bytes that are decoded and not taken yet, at most
 _Key = tuple[str, str]
@@ -26,14 +28,16 @@ def natural(name: str) -> list[tuple[int, int | str]]:
 
 
 class Ahead:
-    """Decodes the blobs of files in threads of its own, one for each processor.
+    """Decodes the blobs of files in threads of its own, one for each processor but those `spared`.
 
     Each decodes whole tensors, which keeps all of them busy, but for large ones, in which the pool
     takes part. Heads come last. Up to 1 GiB of tensors are being decoded or wait to be taken, or
     one for each thread. Safe to use from several threads.
     """
 
-    def __init__(self, files: Iterable[PackedFile], base_of: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, files: Iterable[PackedFile], base_of: Callable[[Any], Any], spared: int = 0
+    ) -> None:
         self._base_of = base_of
         opened = list(files)
         for file in opened:
@@ -45,11 +49,11 @@ class Ahead:
         self._changed = threading.Condition()
         self._left = {_key(file, name) for file, name in self._order}
         self._current: dict[_Key, int] = {}  # bytes of what is being decoded
-        self._done: dict[_Key, torch.Tensor | BaseException] = {}
+        self._done: dict[_Key, Bytes | BaseException] = {}
         self._bytes = 0  # of both
         self._threads = [
             threading.Thread(target=self._run, name="densor-ahead", daemon=True)
-            for _ in range(thread_count(0))
+            for _ in range(max(1, thread_count(0) - spared))
         ]
         self._total = sum(file.info(name).size for file, name in self._order)
         stored = [file.stored(name).size for file, name in self._order]
@@ -67,9 +71,7 @@ class Ahead:
             file, name = claimed
             threads = threads_of(file.info(name).size, 0, self._total)
             try:
-                found: torch.Tensor | BaseException = read_tensor(
-                    file, name, threads, self._base_of
-                )
+                found: Bytes | BaseException = read_bytes(file, name, threads, self._base_of)
             except BaseException as error:
                 found = error
             key = _key(file, name)
@@ -96,8 +98,8 @@ class Ahead:
                     return file, name
         return None
 
-    def take(self, file: PackedFile, name: str) -> torch.Tensor | None:
-        """A decoded tensor, or what went wrong, raised; None where the caller is to decode it."""
+    def take(self, file: PackedFile, name: str) -> Bytes | None:
+        """The bytes of a tensor, or what went wrong, raised; None where the caller is to decode."""
         key = _key(file, name)
         with self._changed:
             self._changed.wait_for(lambda: key not in self._current)
@@ -144,5 +146,5 @@ def _key(file: PackedFile, name: str) -> _Key:
     return os.path.abspath(file.path), name
 
 
-def _size(found: torch.Tensor | BaseException | None) -> int:
-    return found.nbytes if isinstance(found, torch.Tensor) else 0
+def _size(found: Bytes | BaseException | None) -> int:
+    return 0 if found is None or isinstance(found, BaseException) else found.nbytes
