@@ -18,6 +18,7 @@ from densor.codec.kind import Data, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings, with_matrix_spans
 from densor.codec.small import encode_small
+from densor.codec.spans.stretches import stretches
 from densor.codec.tokens.params import SIZES
 from densor.codec.types.divide import Piece, divide, encode_piece
 from densor.errors import ArgumentError, FileError, FormatError
@@ -60,6 +61,7 @@ class _Waiting(NamedTuple):
     end: int  # of it in the entry
     before: Before | None = None
     reported: bool = False  # tells of its progress itself
+    memory: Bytes | None = None  # to be given back then, of which `data` is the last part
 
 
 class ArchiveWriter:
@@ -402,9 +404,13 @@ class ArchiveWriter:
             parts = [(copied(data[piece.begin : piece.end]), piece) for piece in pieces]
             ahead.wait(end)
             POOL.give(data)
-        else:
-            parts = [(data, pieces[0] if pieces else Piece(0, data.size, kind))]
-        return [self._begin(batch, part, piece, end) for part, piece in parts]
+            return [self._begin(batch, part, piece, end) for part, piece in parts]
+        cuts = stretches(data, kind, level) if before is None else []
+        if len(cuts) < 2:
+            piece = pieces[0] if pieces else Piece(0, data.size, kind)
+            return [self._begin(batch, data, piece, end)]
+        begun = [self._begin(batch, data[a:b], Piece(a, b, kind), end) for a, b in cuts]
+        return [*begun[:-1], begun[-1]._replace(memory=data)]
 
     def _begin(self, batch: Batch, data: Bytes, piece: Piece, end: int) -> _Waiting:
         session = self._session_for(piece.kind, batch.base is not None)
@@ -448,6 +454,7 @@ class ArchiveWriter:
                 POOL.give(buffer)
             else:  # which payloads may be parts of
                 self._out.then(POOL.give, buffer)
+        self._out.then(POOL.give, batch.memory)
         if self.options.progress is not None and not batch.reported:
             self.options.progress(batch.data.size)
 
