@@ -92,16 +92,6 @@ __device__ __forceinline__ uint32_t range_of(const Tables<NEAR>& tables, uint32_
     return differs(next, x, SLOTS - 1u) ? range : next;
 }
 
-// Up to 13 of the bits that escapes and low_exponents store as they are, from `bit` on; zeros behind their end.
-__device__ __forceinline__ uint32_t escape_bits(const Stream& stream, uint32_t bit, uint32_t count) {
-    uint32_t at = bit >> 3, word = 0u;
-    GLOBAL(stream.escapes);
-#pragma unroll
-    for (uint32_t k = 0; k < 3u; ++k)
-        if (at + k < stream.n_escapes) word |= (uint32_t)stream.escapes[at + k] << (8u * k);
-    return word >> (bit & 7u) & ((1u << count) - 1u);
-}
-
 // Which parts of an element are coded.
 enum SplitFormat { FORM_BF16, FORM_FP16, FORM_FP8, FORM_FP32 };
 
@@ -110,6 +100,8 @@ struct Lane {
     uint32_t below;  // a mask of the lanes below
     uint32_t x;      // state
     uint32_t bit;    // of the escape bits
+    const uint32_t* escapes;  // in words, of which the host has placed whole ones
+    uint32_t last_escapes;
     // Words of the stream: `used` of those in `words` are, fewer than 32. There are that of the lane's number and the
     // one 32 further on, in the low and in the high half; `ahead`, the one 64 further on, which is that of number `at`.
     uint32_t used, words, ahead, at, last;
@@ -201,6 +193,14 @@ __device__ __forceinline__ uint32_t merged(uint32_t mask, uint32_t a, uint32_t b
 #endif
 }
 
+// From `bit` on, 32 of the bits that escapes and low exponents store as they are. What stands behind their end does not
+// matter: who gets that far has not read as many as there are.
+__device__ __forceinline__ uint32_t escape_bits(const Lane& l, uint32_t bit) {
+    GLOBAL(l.escapes);
+    const uint32_t at = min(bit >> 5, l.last_escapes);
+    return __funnelshift_r(l.escapes[at], l.escapes[min(at + 1u, l.last_escapes)], bit);
+}
+
 // Turns a word to the right.
 __device__ __forceinline__ uint32_t turned(uint32_t word, uint32_t bits) { return __funnelshift_r(word, word, bits); }
 
@@ -258,18 +258,19 @@ __device__ __forceinline__ void step(const Stream& s, const StreamJob& job, cons
     const uint32_t expected = scale >> job.phase;
     uint32_t top = (expected << TOP) + l.base + (range >> 24);
     if (__any_sync(ALL_LANES, active && range >= job.main << 24)) {
+        // What is no escape but beyond `main` stores its low bits, an escape those and its exponent.
         const uint32_t symbol = range >> 24;
-        const bool is_escape = active && symbol > job.main + job.low_exponents, is_low = active && symbol > job.main && !is_escape;
-        const uint32_t escapes = __ballot_sync(ALL_LANES, is_escape), low_exponents = __ballot_sync(ALL_LANES, is_low);
-        const uint32_t from = l.bit + TOP * __popc(low_exponents & l.below) + (EXPONENT + TOP) * __popc(escapes & l.below);
-        if (is_escape) {
-            top = escape_bits(s, from, EXPONENT + TOP);
-        } else if (is_low) {
-            top = ((expected + job.main - symbol) << TOP) + l.base | escape_bits(s, from, TOP);
-        } else if (active && symbol == job.main) {
+        const bool has_bits = active && symbol > job.main, is_escape = has_bits && symbol > job.main + job.low_exponents;
+        const uint32_t with_bits = __ballot_sync(ALL_LANES, has_bits), escapes = __ballot_sync(ALL_LANES, is_escape);
+        const uint32_t from = l.bit + TOP * __popc(with_bits & l.below) + EXPONENT * __popc(escapes & l.below);
+        const uint32_t low_top = ((expected + job.main - symbol) << TOP) + l.base;
+        if (has_bits) {
+            const uint32_t bits = escape_bits(l, from);
+            top = is_escape ? bits : merged((1u << TOP) - 1u, bits, low_top);
+        } else if (symbol == job.main) {
             top = 0u;
         }
-        l.bit += TOP * __popc(low_exponents) + (EXPONENT + TOP) * __popc(escapes);
+        l.bit += TOP * __popc(with_bits) + EXPONENT * __popc(escapes);
     }
     GLOBAL(l.out);
     if (active) store_joined<FORM>(l, l.out + k * 32u * Sizes<FORM>::size, k, stored, sign, top);
@@ -306,6 +307,8 @@ __device__ __forceinline__ void decode_stream(const Stream& s, const StreamJob& 
     l.at = lane + 64u;
     l.stream = s.n_words ? s.words : (const uint16_t*)s.states;  // there is something
     l.last = s.n_words ? s.n_words - 1u : 0u;
+    l.escapes = (const uint32_t*)(s.n_escapes ? s.escapes : (const uint8_t*)s.states);
+    l.last_escapes = s.n_escapes ? s.n_escapes - 1u >> 2 : 0u;
     l.part = s.parts;
     enter_part(s, l);
     GLOBAL(s.row_scales);
