@@ -13,6 +13,7 @@ import densor
 from densor.codec.blocks.block import Field
 from densor.codec.kind import Kind, Segment, kind_of_blocks
 from densor.files.append import append
+from densor.formats.container import strictjson
 from densor.formats.container.entry import EntryMeta
 from densor.formats.container.short_form import HeldFrame, shortened
 from densor.formats.container.writer import ArchiveWriter
@@ -210,7 +211,7 @@ def in_short_form(archive: bytes) -> bytes:
     index = container.read_index(archive)
     entries = sum(frame.kind == ENTRY for frame in frames)
     lists = [
-        {key: entry[key] for key in ("tensors", "others") if key in entry}
+        strictjson.text({key: entry[key] for key in ("tensors", "others") if key in entry})[1:-1]
         for entry in index.get("entries", [{}] * entries)
     ]
     pieces = [HeldFrame(f.kind, f.payload, f.original, f.model) for f in frames]
