@@ -5,7 +5,7 @@ import errno
 import io
 import os
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
 from typing import Any, BinaryIO, Protocol
@@ -173,7 +173,17 @@ class Pieces:
             offset += piece.size
             count -= piece.size
             number += 1
-        return taken[0] if len(taken) == 1 else np.concatenate([np.empty(0, np.uint8), *taken])
+        return taken[0] if len(taken) == 1 else joined(taken)
+
+
+def joined(pieces: Sequence[Bytes]) -> Bytes:
+    """The bytes of all pieces, in memory of the pool."""
+    whole = POOL.take(sum(piece.size for piece in pieces))
+    at = 0
+    for piece in pieces:
+        whole[at : at + piece.size] = piece
+        at += piece.size
+    return whole
 
 
 class ChainSource:
