@@ -275,7 +275,8 @@ def _gathers(context: Any) -> bool:
     its speed up for safety, and AMD's take longer.
     """
     name = str(context.codegen().magic_tuple()[1])
-    return "avx512fp16" in features_of(context)[1] and not name.startswith("znver")
+    fast = "avx512fp16" in features_of(context)[1] and not name.startswith("znver")
+    return fast and not BOUNDSCHECK
 
 
 def _gather(builder: Any, data: Any, index: Any) -> Any:
