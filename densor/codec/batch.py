@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from densor.codec.circuit.coding import ImageTables
     from densor.codec.kind import Kind
     from densor.codec.language_model.session import Session
+    from densor.codec.spans.matrices import Looked
 
 Bytes = npt.NDArray[np.uint8]
 OWN = -1  # the model number of a chunk that uses its batch's parameters
@@ -33,7 +34,7 @@ class Batch:
 
     `chunk_bytes`: bytes of a chunk; 0 for one chunk. `history`: of the archive. `base`: similar
     data. `session`: the language model for bytes, or tokens. `circuit`: that for images of its
-    size, or a network for them.
+    size, or a network for them. `looked`: what was found of it before those in front were coded.
     """
 
     data: Bytes
@@ -44,6 +45,7 @@ class Batch:
     session: "Session | None" = None
     circuit: "ImageTables | None" = None
     chunk_bytes: int = 0
+    looked: "Looked | None" = None
 
     def _with(self, **changes: object) -> "Batch":
         """What `dataclasses.replace` gives, in a tenth of the time."""
@@ -62,6 +64,10 @@ class Batch:
     def of_kind(self, kind: "Kind") -> "Batch":
         """The same bytes, taken as something else."""
         return self._with(kind=kind)
+
+    def looked_at(self, looked: "Looked") -> "Batch":
+        """The same, with what was found of it."""
+        return self._with(looked=looked)
 
     def alone(self, data: Bytes | None = None) -> "Batch":
         """The same, or a sample of it, as one chunk that is coded in the calling thread."""
@@ -90,8 +96,8 @@ class Chunk(NamedTuple):
 class Frames(Protocol):
     """Chunks as the frames that they have in an archive."""
 
-    def number(self, model: int) -> Bytes:
-        """The frames one after the other; `model`: the number of the batch's parameters."""
+    def number(self, model: int) -> Sequence[Bytes]:
+        """Pieces of the frames one after the other; `model`: the number of the parameters."""
 
 
 class CodedBatch(NamedTuple):
@@ -118,6 +124,13 @@ class Coding(Protocol):
 
     def result(self) -> CodedBatch:
         """Waits for the coded batch, or raises what coding it raised."""
+
+
+class MayBe(Protocol):
+    """A batch that is being coded in a way which may turn out not to be for it."""
+
+    def result(self) -> CodedBatch | None:
+        """As of a `Coding`; None where it is not."""
 
 
 class HasParameters(Protocol):
@@ -155,7 +168,7 @@ class Smallest:
 class Otherwise:
     """A `Coding` by one way, or by another one where that gives None."""
 
-    def __init__(self, task: "Task[CodedBatch | None]", other: Callable[[], Coding]) -> None:
+    def __init__(self, task: MayBe, other: Callable[[], Coding]) -> None:
         self._task = task
         self._other = other
 

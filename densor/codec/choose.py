@@ -72,7 +72,7 @@ from densor.codec.levels import (
 from densor.codec.pages.layout import MAX_STRETCH
 from densor.codec.planes.classes import MIN_RUNS
 from densor.codec.sampling import PIECES, sample
-from densor.codec.spans.matrices import plan
+from densor.codec.spans.matrices import look, plan
 from densor.codec.spans.propose import encode_span
 from densor.codec.sparse.encoder import is_mask, with_zeros
 from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
@@ -163,6 +163,19 @@ def encode_batch(batch: Batch, level: Level) -> Coding:
         if level.planes != fast.planes:  # bits of a mask may take less by the simpler way
             coding = Smallest(coding, _proposed(registry.CODEC_SPARSE, batch, fast).encode())
     return coding
+
+
+def look_ahead(batch: Batch, level: Level) -> Batch:
+    """The batch, with what can be found of it before those in front of it are coded.
+
+    That takes no more than to find it later, and may be done in any thread.
+    """
+    by_spans = level.floats == "matrix_spans" or (
+        level.floats == "scale_context" and batch.data.size > MAX_BYTES_OF_TRIAL
+    )
+    if batch.kind.data is not Data.MATRICES or not by_spans:
+        return batch
+    return batch.looked_at(look(batch.in_chunks_of(chunk_bytes(batch.kind, level)), level))
 
 
 # Sizes of chunks and batches
@@ -535,10 +548,10 @@ def _matrix_spans(batch: Batch, level: Level) -> Coding | None:
         return None
     if not _has_few_rows(batch) and span.smaller:
         span.keep()
-        return Otherwise(batch.workers.submit(span.encode), lambda: _planes(batch, level))
+        return Otherwise(span.encode(), lambda: _planes(batch, level))
     if not _has_few_rows(batch) and span.bits > MAX_LOSS * span.by_planes:
         return _planes_or_spans(batch, level)
-    coded = span.encode()
+    coded = span.encode().result()
     if coded is None:
         return _planes_or_spans(batch, level)
     takes = coded.stored - span.shared(coded)

@@ -48,10 +48,10 @@ class EncodedSpan:
     frames: Bytes
     made: Numbers
 
-    def number(self, model: int) -> Bytes:
+    def number(self, model: int) -> tuple[Bytes]:
         """The complete frames; `model`: what the batch's parameters are called in the archive."""
         number_frames(self.frames, self.made, model)
-        return self.frames
+        return (self.frames,)
 
 
 def frame_room(size: int, chunk: int) -> int:

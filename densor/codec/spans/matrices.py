@@ -6,6 +6,7 @@ under scale contexts than as byte planes by far. What else there is goes the ord
 
 import math
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,12 +23,13 @@ from densor.codec.scale_context.split_format import SplitFormat, split_format_of
 from densor.codec.scale_context.tables import FRAME_BITS, Choice, choose, keep
 from densor.codec.spans import matrix_table as m
 from densor.codec.spans import table as t
-from densor.codec.spans.encode import EncodedSpan, frame_room
+from densor.codec.spans.encode import frame_room, number_frames
 from densor.codec.spans.low_halves import LowHalves, find_low_halves, low_arguments, low_work
 from densor.codec.spans.table import PIECE, PIECES, Numbers
 from densor.entropy.deferred import deferred
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
+from densor.runtime.workers import Task
 
 look_at_floats, plan_matrices, bits_in_classes = deferred(
     "densor.codec.spans.matrix_plan_kernels", "look_at_floats", "plan_matrices", "bits_in_classes"
@@ -47,6 +49,7 @@ _COUNTED = 40_000  # elements of which all are counted; of more, the square root
 _ALL_COUNTED = 1 << 21  # elements with low halves that are coded, of which all are counted
 _NOISE = 7.99  # bits of a byte; beyond, nothing is left to save
 _SECOND = 7.5  # bits of the second byte; below, byte planes may take less than scale contexts
+_MOST_TOGETHER = 4  # chunks of a batch that a thread encodes at once, where there are several
 _BITS_OF_CHUNK = 8 * (128 + 5)  # of byte planes: states of rANS, and the head of a plane
 _local = threading.local()
 
@@ -58,6 +61,34 @@ class _Cut(NamedTuple):
     chunks: Numbers
     scales: int  # rows and columns in all
     columns: int  # of the widest matrix
+
+
+class _Found(NamedTuple):
+    """Scales of a batch, and how often symbols occur, about; exponents by groups of rows."""
+
+    form: SplitFormat
+    cut: _Cut
+    scales: Bytes
+    counts: Numbers
+    exponents: npt.NDArray[np.uint32]
+    low: LowHalves | None
+    saved: float  # bits that byte planes save of an element behind its exponent
+
+
+class Looked(NamedTuple):
+    """What is known of a batch by itself, whatever was coded before. `found`: None where it is not
+    for this encoder."""
+
+    data: Bytes
+    kind: Kind
+    chunk_bytes: int
+    level: Level
+    found: _Found | None
+
+    def is_of(self, batch: Batch, level: Level) -> bool:
+        """Whether this very batch was looked at, to be coded in the same way."""
+        same = self.data is batch.data and self.kind is batch.kind and self.level is level
+        return same and self.chunk_bytes == batch.chunk_bytes
 
 
 @dataclass(eq=False)
@@ -97,8 +128,8 @@ class MatrixSpan:
         """Lets later batches share the frequencies, which will stand in the archive."""
         keep(self.batch.history, self.choice, self.form, ALPHABET)
 
-    def encode(self) -> CodedBatch | None:
-        """The batch as frames in memory of the pool; None where a symbol has no frequency."""
+    def encode(self) -> "_Encoding":
+        """Starts coding the batch, in as many parts as keep all threads busy."""
         batch, form, cut = self.batch, self.form, self.cut
         freqs = self.choice.freqs
         starts = np.empty(freqs.shape[0] << 8, np.uint32)
@@ -110,26 +141,95 @@ class MatrixSpan:
         memory = POOL.take(frame_room(batch.data.size, batch.chunk_bytes))
         made = np.empty((cut.chunks.shape[0], 3), np.int64)
         sizes = form.size, form.rest, form.signs
-        end = encode_matrices(
-            batch.data, _rule(batch, form), sizes, cut.parts, cut.chunks, self.scales, starts,
-            joint.reshape(-1), *low_arguments(self.low), memory, made, *_encoding_work(cut),
-            *low_work(self.low, cut.chunks),
-        )  # fmt: skip
-        if end < 0:
+        rule = _rule(batch, form)
+
+        def encode(begin: int, end: int) -> Bytes | None:
+            at = begin * (batch.chunk_bytes + t.FRAME)
+            chunks = cut.chunks[begin:end]
+            size = encode_matrices(
+                batch.data, rule, sizes, cut.parts, chunks, self.scales, starts,
+                joint.reshape(-1), *low_arguments(self.low), memory[at:], made[begin:end],
+                *_encoding_work(cut), *low_work(self.low, cut.chunks),
+            )  # fmt: skip
+            made[begin:end, 0] += at
+            return memory[at : at + size] if size >= 0 else None
+
+        threads, count = batch.workers.threads, len(cut.chunks)
+        groups = min(count, max(threads, -(-count // _MOST_TOGETHER)) if threads > 1 else 1)
+        ends = [count * (group + 1) // groups for group in range(groups)]
+        tasks = [
+            batch.workers.submit(encode, begin, end)
+            for begin, end in zip([0, *ends[:-1]], ends, strict=True)
+        ]
+        return _Encoding(self, memory, made, tasks)
+
+
+class _Frames(NamedTuple):
+    """The frames of a batch, in pieces of its memory."""
+
+    memory: Bytes
+    made: Numbers
+    pieces: list[Bytes]
+
+    def number(self, model: int) -> Sequence[Bytes]:
+        number_frames(self.memory, self.made, model)
+        return self.pieces
+
+
+class _Encoding:
+    """A batch that is being coded, to frames in memory of the pool."""
+
+    def __init__(
+        self, span: MatrixSpan, memory: Bytes, made: Numbers, tasks: Sequence[Task[Bytes | None]]
+    ) -> None:
+        self._span = span
+        self._memory = memory
+        self._made = made
+        self._tasks = tasks
+
+    def result(self) -> CodedBatch | None:
+        """Waits for all of it; None where a symbol has no frequency."""
+        span, memory = self._span, self._memory
+        pieces = [task.result() for task in self._tasks]
+        whole = [piece for piece in pieces if piece is not None]
+        if len(whole) < len(pieces):
             POOL.give(memory)
             return None
+        batch = span.batch
         chunks = []
-        for number, (at, stored, own) in enumerate(made.tolist()):
+        for number, (at, stored, own) in enumerate(self._made.tolist()):
             payload = memory[at + t.FRAME : at + t.FRAME + stored]
             original = min(batch.chunk_bytes, batch.data.size - number * batch.chunk_bytes)
             chunks.append(Chunk(OWN if own else registry.MODEL_RAW, payload, original))
-        low = b"" if self.low is None else self.low.model()
-        model = pack_model(Parameters(form, ALPHABET, freqs, low)) if made[:, 2].any() else None
-        return CodedBatch(model, chunks, memory, EncodedSpan(model, memory[:end], made))
+        model = None
+        if self._made[:, 2].any():
+            low = b"" if span.low is None else span.low.model()
+            model = pack_model(Parameters(span.form, ALPHABET, span.choice.freqs, low))
+        return CodedBatch(model, chunks, memory, _Frames(memory, self._made, whole))
 
 
 def plan(batch: Batch, level: Level) -> MatrixSpan | None:
-    """Looks at a batch and settles its parameters; None where it is not for this encoder."""
+    """Settles the parameters of a batch; None where it is not for this encoder."""
+    looked = batch.looked
+    if looked is None or not looked.is_of(batch, level):
+        looked = look(batch, level)
+    if looked.found is None:
+        return None
+    form, cut, scales, counts, exponents, low, saved = looked.found
+    kind, elements = batch.kind, batch.data.size // form.size
+    choice = choose(batch.history, counts, form, ALPHABET)
+    by_planes = _by_planes(exponents, elements, kind.run)
+    by_planes += elements * (_bits_below(form) - saved)
+    by_planes += _BITS_OF_CHUNK * -(-batch.data.size // kind.whole_runs) + FRAME_BITS
+    return MatrixSpan(batch, form, cut, scales, choice, by_planes, low)
+
+
+def look(batch: Batch, level: Level) -> Looked:
+    """Looks at a batch, in any thread, while others are coded."""
+    return Looked(batch.data, batch.kind, batch.chunk_bytes, level, _find(batch, level))
+
+
+def _find(batch: Batch, level: Level) -> _Found | None:
     kind = batch.kind
     layout = kind.layout
     if layout is None or layout.number not in _FORMS:
@@ -147,11 +247,7 @@ def plan(batch: Batch, level: Level) -> MatrixSpan | None:
     low = find_low_halves(batch, level, cut.chunks) if found == m.LOW_CODED else None
     scales = np.empty(cut.scales, np.uint8)
     counts, exponents = _count(batch, form, cut, scales, low is not None)
-    choice = choose(batch.history, counts, form, ALPHABET)
-    by_planes = _by_planes(exponents, elements, kind.run)
-    by_planes += elements * (_bits_below(form) - saved)
-    by_planes += _BITS_OF_CHUNK * -(-batch.data.size // kind.whole_runs) + FRAME_BITS
-    return MatrixSpan(batch, form, cut, scales, choice, by_planes, low)
+    return _Found(form, cut, scales, counts, exponents, low, saved)
 
 
 def _rule(batch: Batch, form: SplitFormat) -> tuple[int, ...]:
@@ -235,8 +331,11 @@ def _count(
     escape = ALPHABET.main(form) + 1 + ALPHABET.low_exponents
     groups = min(batch.workers.threads, len(cut.chunks))
     tasks = [batch.workers.submit(count, some) for some in np.array_split(cut.chunks, groups)]
-    found = [task.result() for task in tasks]
-    counts = np.sum([one[0] for one in found], axis=0)
+    counts, exponents = tasks[0].result()
+    for task in tasks[1:]:
+        more = task.result()
+        counts += more[0]
+        exponents += more[1]
     some = counts[: 1 << m.PHASE]
     if step > 1:
         some[:] = np.ceil(some * (elements / some.sum()))
@@ -244,7 +343,7 @@ def _count(
     for context in range(1 << m.PHASE):
         if occur >> context & 1 and not some[context].any():
             some[context, escape] = 1
-    return counts, np.sum([one[1] for one in found], axis=0, dtype=np.uint32)
+    return counts, exponents
 
 
 def _by_planes(exponents: npt.NDArray[np.uint32], elements: int, run: int) -> float:
@@ -267,7 +366,7 @@ def _planning_work(cut: _Cut) -> tuple[npt.NDArray[Any], ...]:
             np.empty(2 * m.TILE, np.uint8),
             np.empty(m.TILE + 32, np.uint8),
             np.empty(columns, np.uint32),
-            np.empty((4, 8 * 256), np.uint32),
+            np.empty((4, m.TALLIES), np.uint32),
             np.empty(columns, np.float64),
             np.empty(512, np.int64),
         )

@@ -20,6 +20,7 @@ from densor.codec.spans.low_kernels import (
     put_one,
 )
 from densor.codec.spans.matrix_plan_kernels import (
+    _AHEAD,
     _MASK,
     _RULE,
     _STEPS,
@@ -32,6 +33,7 @@ from densor.entropy import vectors as v
 from densor.entropy.intrinsics import (
     copy_bytes,
     load_u16,
+    prefetch,
     store_u16,
     store_u32,
 )
@@ -89,9 +91,13 @@ def _put_rare(start0, start1, tile, i, scales, base, rule, starts, lanes, escape
 
 @part
 def _put_tile(
-    tile, scales, count, base, rule, starts, joint, states, lanes, places, words, at, escapes, e
-):
-    """Codes whole blocks of a tile, the last one first; returns where words begin, and escapes."""
+    tile, scales, count, base, rule, starts, joint, states, lanes, places, words, at, escapes, e,
+    data, before, size,
+):  # fmt: skip
+    """Codes whole blocks of a tile, the last one first; returns where words begin, and escapes.
+
+    Meanwhile it asks for the tile at byte `before`, since processors expect what lies behind.
+    """
     _, top, first, _, _ = rule
     offset = v.splat((base + first) << top)
     zero = v.splat(0)
@@ -100,6 +106,8 @@ def _put_tile(
     for i in range(0, count, 16):
         v.store_u16(places, 2 * i, _places(tile, i, scales, i, offset, top))
     for i in range(count - STATES, -1, -STATES):
+        for line in range(0, STATES * size, 64):
+            prefetch(data, before + i * size + line)
         start1 = v.gather_u32_at(joint, places, 2 * i + 32)
         start0 = v.gather_u32_at(joint, places, 2 * i)
         if (v.bits_of(v.equal(start0, zero)) | v.bits_of(v.equal(start1, zero))) != 0:
@@ -137,7 +145,7 @@ def _fill_tile(parts, p, begin, count, scales, element_scales):
 
 @once
 def _put_elements(
-    data, rule, parts, chunk, scales, starts, joint, states, lanes, words, at, escapes, tile,
+    data, rule, size, parts, chunk, scales, starts, joint, states, lanes, words, at, escapes, tile,
     element_scales, places,
 ):  # fmt: skip
     """Codes the elements of a chunk, the last one first; returns where words begin, and escapes."""
@@ -163,7 +171,7 @@ def _put_elements(
             states[i - whole], at = put_one(states[i - whole], start, words, at)
         at, e = _put_tile(
             tile, element_scales, whole, base, rule, starts, joint, states, lanes, places, words,
-            at, escapes, e,
+            at, escapes, e, data, (element - m.TILE) * size, size,
         )  # fmt: skip
     return at, e
 
@@ -257,6 +265,7 @@ def _put_rest(form, size, data, begin, count, out, rest, rest_bytes, signs, sign
     whole = count & ~(STATES - 1)
     for i in range(0, whole, STATES):
         block = i // STATES
+        prefetch(data, (begin + i) * size + _AHEAD)
         _put_block(
             form, data, (begin + i) * size, out, rest + block * rest_bytes,
             signs + block * sign_bytes,
@@ -337,7 +346,7 @@ def encode_matrices(
         states[:STATES] = np.uint32(FIRST)
         lanes = states[STATES:]
         place, e = _put_elements(
-            data, rule, parts, chunk, scales, starts, joint, states, lanes, words, words.size,
+            data, rule, size, parts, chunk, scales, starts, joint, states, lanes, words, words.size,
             escapes, tile, element_scales, places,
         )  # fmt: skip
         if place >= 0:

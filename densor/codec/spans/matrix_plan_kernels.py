@@ -16,6 +16,7 @@ from densor.entropy.intrinsics import (
     load_u16,
     load_u32,
     load_u64,
+    prefetch,
     store_u16,
 )
 from densor.entropy.jit import I32, I64, R8, W8, W16, W32, W64, kernel
@@ -35,6 +36,7 @@ _LEAST_COUNTED = 64  # rows, or all
 _STEPS = 1 << m.PHASE
 _MASK = _STEPS - 1
 _NONE = 255  # the symbol of what is rare, while it is looked up
+_AHEAD = 2048  # bytes; by itself a processor does not look beyond a page
 
 
 # Elements
@@ -53,24 +55,23 @@ def _high_bit(form, data, element):
 
 
 @part
+def _sixteen(form, data, element):
+    """Those of 16 elements."""
+    if form == m.FORM_BF16:
+        return v.both(v.shift_right(v.load_u16(data, 2 * element), 4), v.splat(0x7FF))
+    if form == m.FORM_FP16:
+        return v.both(v.shift_right(v.load_u16(data, 2 * element), 7), v.splat(0xFF))
+    if form == m.FORM_FP8:
+        return v.both(v.load_u8(data, element), v.splat(0x7F))
+    return v.both(v.shift_right(v.load_u32_bytes(data, 4 * element), 20), v.splat(0x7FF))
+
+
+@part
 def _high_bits(form, data, begin, count, out):
     """Those of `count` elements from `begin` on, to bytes of uint16."""
     whole = count & ~15
-    if form == m.FORM_BF16:
-        for i in range(0, whole, 16):
-            x = v.shift_right(v.load_u16(data, 2 * (begin + i)), 4)
-            v.store_u16(out, 2 * i, v.both(x, v.splat(0x7FF)))
-    elif form == m.FORM_FP16:
-        for i in range(0, whole, 16):
-            x = v.shift_right(v.load_u16(data, 2 * (begin + i)), 7)
-            v.store_u16(out, 2 * i, v.both(x, v.splat(0xFF)))
-    elif form == m.FORM_FP8:
-        for i in range(0, whole, 16):
-            v.store_u16(out, 2 * i, v.both(v.load_u8(data, begin + i), v.splat(0x7F)))
-    else:
-        for i in range(0, whole, 16):
-            x = v.shift_right(v.load_u32_bytes(data, 4 * (begin + i)), 20)
-            v.store_u16(out, 2 * i, v.both(x, v.splat(0x7FF)))
+    for i in range(0, whole, 16):
+        v.store_u16(out, 2 * i, _sixteen(form, data, begin + i))
     for i in range(whole, count):
         store_u16(out, 2 * i, np.uint16(_high_bit(form, data, begin + i)))
 
@@ -79,14 +80,23 @@ def _high_bits(form, data, begin, count, out):
 
 
 @part
-def _add_row(row, least, sums):
+def _add_row(form, size, data, begin, count, least, sums):
     """Adds high bits, none below `least`, to those of the columns; returns their sum."""
-    total = np.uint32(0)
-    for j in range(row.size):
-        value = np.uint32(max(row[j], least))
+    whole = count & ~15
+    lower = v.splat(least)
+    totals = v.splat(0)
+    for j in range(0, whole, 16):
+        prefetch(data, (begin + j) * size + _AHEAD)
+        bits = _sixteen(form, data, begin + j)
+        bits = v.choose(v.less(bits, lower), lower, bits)
+        totals = v.add(totals, bits)
+        v.store_u32(sums, j, v.add(v.load_u32(sums, j), bits))
+    total = np.int64(v.sum_of(totals))
+    for j in range(whole, count):
+        value = max(_high_bit(form, data, begin + j), least)
         total += value
-        sums[j] += value
-    return np.int64(total)
+        sums[j] += np.uint32(value)
+    return total
 
 
 @once
@@ -105,20 +115,16 @@ def _greatest(form, data, line, tile, words):
 
 
 @once
-def _find_scales(form, top, data, line, steps, tile, words, sums, floats):
+def _find_scales(form, size, top, data, line, steps, tile, words, sums, floats):
     """Mean log2 of the rows and columns of a matrix, see `scales.scales_of`."""
     rows, columns = line[m.ROWS], line[m.COLUMNS]
     row_at, column_at = line[m.ROW_AT], line[m.COLUMN_AT]
     greatest = _greatest(form, data, line, tile, words)
-    least = np.uint16(max(0, greatest - (_OCTAVES_BELOW << top)))
+    least = max(np.int64(0), greatest - (_OCTAVES_BELOW << top))
     sums[:columns] = np.uint32(0)
     whole = np.float64(0.0)
     for r in range(rows):
-        total = 0
-        for j in range(0, columns, m.TILE):
-            count = min(m.TILE, columns - j)
-            _high_bits(form, data, line[m.ELEMENT] + r * columns + j, count, tile)
-            total += _add_row(words[:count], least, sums[j : j + count])
+        total = _add_row(form, size, data, line[m.ELEMENT] + r * columns, columns, least, sums)
         steps[row_at + r] = total
         whole += np.float64(total)
     octave = 1 << top
@@ -286,10 +292,24 @@ def _count_row(tile, count, scales, base, rule, places, tallies):
 
 
 @part
-def _count_exponents(words, shift, some):
-    """Counts exponents, as planes have them."""
-    for i in range(words.size):
-        some[(words[i] >> shift) & np.uint16(255)] += np.uint32(1)
+def _count_exponents(tile, count, shift, tallies, some):
+    """Counts exponents, as planes have them; in turns, since they are often equal to the last."""
+    mask = np.uint64(255)
+    first = np.uint64(m.EXPONENTS)
+    for i in range(0, count - 3, 4):
+        four = load_u64(tile, 2 * i) >> shift
+        tallies[0, first + (four & mask)] += np.uint32(1)
+        tallies[1, first + ((four >> np.uint64(16)) & mask)] += np.uint32(1)
+        tallies[2, first + ((four >> np.uint64(32)) & mask)] += np.uint32(1)
+        tallies[3, first + ((four >> np.uint64(48)) & mask)] += np.uint32(1)
+    for i in range(count & ~3, count):
+        exponent = (np.uint64(load_u16(tile, 2 * i)) >> shift) & mask
+        tallies[0, first + exponent] += np.uint32(1)
+    for k in range(4):
+        counted = tallies[k, m.EXPONENTS : m.EXPONENTS + 256]
+        for e in range(256):
+            some[e] += counted[e]
+            counted[e] = np.uint32(0)
 
 
 @once
@@ -299,9 +319,9 @@ def _count_rows(data, line, base, step, rule, scales, element_scales, work, tall
     Of more rows where these are few: each context shall have some.
     """
     form, top, _, _, _ = rule
-    tile, words, places = work
+    tile, places = work
     columns = line[m.COLUMNS]
-    shift = np.uint16(1 if form == m.FORM_FP16 else 0 if form == m.FORM_FP8 else top)
+    shift = np.uint64(1 if form == m.FORM_FP16 else 0 if form == m.FORM_FP8 else top)
     step = min(step, max(1, line[m.ROWS] // _LEAST_COUNTED))
     for r in range(0, line[m.ROWS], step):
         scale = scales[line[m.ROW_AT] + r]
@@ -312,7 +332,7 @@ def _count_rows(data, line, base, step, rule, scales, element_scales, work, tall
             _high_bits(form, data, line[m.ELEMENT] + r * columns + j, count, tile)
             _count_row(tile, count, element_scales, base, rule, places, tallies)
             group = min(np.int64(scale) // m.STEPS_OF_GROUP, m.GROUPS - 1)
-            _count_exponents(words[:count], shift, exponents[group])
+            _count_exponents(tile, count, shift, tallies, exponents[group])
 
 
 @part
@@ -359,9 +379,10 @@ def plan_matrices(
 
     Work space: `steps`, int32[as `scales`]; `tile`, uint8[2 * TILE], and `words` the same memory as
     uint16; `places`, uint8[2 * TILE]; `element_scales`, uint8[TILE + 32]; `sums`, uint32[columns];
-    `tallies`, uint32[4, 8 * 256]; `floats`, float64[columns]; `histogram`, int64[512].
+    `tallies`, uint32[4, TALLIES]; `floats`, float64[columns]; `histogram`, int64[512].
     """
     form, top, _, _, _ = rule
+    size = np.int64(1 if form == m.FORM_FP8 else 4 if form == m.FORM_FP32 else 2)
     tallies[:] = np.uint32(0)
     for c in range(chunks.shape[0]):
         chunk = chunks[c]
@@ -369,7 +390,7 @@ def plan_matrices(
         lowest = np.int64(1 << 40)
         for p in range(lines.shape[0]):
             line = lines[p]
-            _find_scales(form, top, data, line, steps, tile, words, sums, floats)
+            _find_scales(form, size, top, data, line, steps, tile, words, sums, floats)
             for r in range(line[m.ROWS]):
                 lowest = min(lowest, np.int64(steps[line[m.ROW_AT] + r]))
         base = lowest >> m.PHASE
@@ -378,7 +399,7 @@ def plan_matrices(
         for p in range(lines.shape[0]):
             line = lines[p]
             _code_scales(line, base, steps, scales, counts, histogram)
-            work = tile, words, places
+            work = tile, places
             _count_rows(
                 data, line, base, step, rule, scales, element_scales, work, tallies, exponents
             )

@@ -17,4 +17,6 @@ PHASE = 3
 TILE = 1 << 12  # elements that are looked at together
 GROUPS = 128  # of rows by their scales, in which exponents are counted as planes would have them
 STEPS_OF_GROUP = 2
+EXPONENTS = (1 << PHASE) << 8  # where tallies of exponents are, behind those of symbols
+TALLIES = EXPONENTS + 256
 EDGE = 256

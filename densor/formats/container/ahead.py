@@ -8,6 +8,7 @@ from typing import NamedTuple
 import xxhash
 
 from densor.codec.kind import BYTES, Kind, Segment
+from densor.codec.spans.matrices import Looked
 from densor.errors import FileError, TruncatedError
 from densor.formats.container.hashing import Hash
 from densor.formats.io.sources import Bytes, Source, take_later
@@ -22,7 +23,8 @@ _MIN_TASK = 1 << 16  # bytes from which another thread is woken up
 class Stretch(NamedTuple):
     """Bytes of an entry for a batch. `base`: where in the base; `key`: a hash, to find repetitions.
 
-    `data` is of the pool; it must not be given back before `ReadAhead.wait` was called.
+    `data` is of the pool; it must not be given back before `ReadAhead.wait` was called. `looked`:
+    what `look` made of it, None where a base or an equal stretch may say more.
     """
 
     data: Bytes
@@ -30,16 +32,29 @@ class Stretch(NamedTuple):
     offset: int
     base: int | None
     key: bytes | None
+    looked: Looked | None = None
 
 
 class ReadAhead:
-    """Cuts an entry into stretches, and hashes it. `keyed`: whether each has a hash of its own."""
+    """Cuts an entry into stretches, and hashes it.
 
-    def __init__(self, source: Source, workers: Workers, hasher: Hash, keyed: bool) -> None:
+    `keyed`: whether each has a hash of its own. `look`: what can be found of one before those in
+    front of it are coded; called in any thread, in any order.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        workers: Workers,
+        hasher: Hash,
+        keyed: bool,
+        look: Callable[[Stretch], Looked | None],
+    ) -> None:
         self._source = source
         self._workers = workers
         self._hasher = hasher
         self._keyed = keyed
+        self._look = look
         self._turns = InTurn()
         self._most = workers.threads // 2  # reading takes far less than coding
         self.size = 0  # bytes of the stretches so far, those ahead included
@@ -66,14 +81,23 @@ class ReadAhead:
                 for task in self._of_segment(segment, most(segment.kind), size_known):
                     ahead.append(task)
                     if len(ahead) > self._most:
-                        yield ahead.popleft().result()
+                        yield self._first(ahead)
             while ahead:
-                yield ahead.popleft().result()
+                yield self._first(ahead)
         except TruncatedError as error:
             text = "input ends early; did it change while it was read?"
             raise FileError(text) from error
         finally:
             settle(ahead)
+
+    @staticmethod
+    def _first(ahead: deque[Task[Stretch]]) -> Stretch:
+        """Waits for the first; while another thread reads that, it reads the next one."""
+        first = ahead.popleft()
+        first.begin()
+        if ahead and not first.done():
+            ahead[0].begin()
+        return first.result()
 
     def _of_segment(self, segment: Segment, most: int, size_known: bool) -> Iterator[Task[Stretch]]:
         left, base = segment.size, segment.base
@@ -95,7 +119,8 @@ class ReadAhead:
         data = read()
         key = self._key(data)
         self._turns.add(offset, offset + data.size, self._hasher.update, data)
-        return Stretch(data, kind, offset, base, key)
+        stretch = Stretch(data, kind, offset, base, key)
+        return stretch if base is not None else stretch._replace(looked=self._look(stretch))
 
     def _key(self, data: Bytes) -> bytes | None:
         keyed = self._keyed and data.size >= MIN_REPEAT

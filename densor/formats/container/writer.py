@@ -10,7 +10,7 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
-from densor.codec.choose import batch_bytes
+from densor.codec.choose import batch_bytes, look_ahead
 from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
@@ -18,6 +18,7 @@ from densor.codec.kind import Data, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings, with_matrix_spans
 from densor.codec.small import encode_small
+from densor.codec.spans.matrices import Looked
 from densor.codec.spans.stretches import stretches
 from densor.codec.tokens.params import SIZES
 from densor.codec.types.divide import Piece, divide, encode_piece
@@ -352,7 +353,8 @@ class ArchiveWriter:
         waiting: deque[_Waiting] = deque()
         threads = self._workers.threads
         in_flight = 0
-        ahead = ReadAhead(source, self._workers, new_hash(self.options.hash), keyed)
+        hasher = new_hash(self.options.hash)
+        ahead = ReadAhead(source, self._workers, hasher, keyed, self._look)
         cut = lambda kind: batch_bytes(kind, self._entry_level)  # noqa: E731
         for stretch in ahead.stretches(map(self._told, segments), cut, whole is not None):
             self._history.last = self._alone and stretch.offset + stretch.data.size == whole
@@ -371,6 +373,13 @@ class ArchiveWriter:
         while waiting:
             self._finish_batch(waiting.popleft(), ahead)
         return ahead.digest(), ahead.size
+
+    def _look(self, stretch: Stretch) -> Looked | None:
+        """What can be found of a stretch before those in front of it are coded."""
+        if (stretch.key, stretch.data.size) in self._seen:
+            return None
+        batch = Batch(stretch.data, stretch.kind, self._workers)
+        return look_ahead(batch, self._entry_level).looked
 
     def _told(self, segment: Segment) -> Segment:
         """Of tokens where that is said: integers, and files that are nothing else."""
@@ -397,7 +406,7 @@ class ArchiveWriter:
             return [begun for part in halves for begun in self._started(part, entry, ahead, None)]
         if odd:
             kind = Kind(None)  # of what was called a tensor
-        batch = Batch(data, kind, self._workers, self._history, before)
+        batch = Batch(data, kind, self._workers, self._history, before, looked=stretch.looked)
         level = self._entry_level
         pieces = divide(batch, level) if is_plain(kind) and before is None else []
         if len(pieces) > 1:
@@ -466,9 +475,10 @@ class ArchiveWriter:
             if self._at + coded.stored <= short_form.MOST:
                 return False
             self._write_held()
-        data = coded.frames.number(own)
-        self._at += data.size
-        self._out.put_later(data.size, lambda: (data,))
+        pieces = coded.frames.number(own)
+        size = sum(piece.size for piece in pieces)
+        self._at += size
+        self._out.put_later(size, lambda: pieces)
         kinds, models, stored, original = self._frames
         kinds += [wire.CHUNK] * len(coded.chunks)
         models += [own if chunk.own else chunk.model for chunk in coded.chunks]
