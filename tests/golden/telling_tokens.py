@@ -203,7 +203,7 @@ def _mixed_heads(rng: Random) -> Made:
 
 
 def mixed_bounds(rng: Random) -> Made:
-    """Heads that would decode but for one field; places of flags that tokens share; first tokens."""
+    """Heads that would decode but for one field; flags that tokens share; first tokens."""
     for head in (
         *((2, 0, 9, 9, 1), (2, 5, 9, 9, 1), (4, 6, 9, 9, 1), (2, 2, 7, 9, 1), (2, 2, 22, 9, 1)),
         *((2, 2, 9, 7, 1), (2, 2, 9, 23, 1), (3, 2, 9, 9, 1), (2, 4, 8, 8, 16), (4, 5, 21, 22, 16)),

@@ -167,4 +167,46 @@ EQUIVALENT = (
         ("0 -> 1", "0 -> -1"),
         "without a partner there are no weights for it",
     ),
+    Equivalent(
+        "audio_cascade",
+        "step = clip(shifted(step, min(41 - b, 28)), 1 - 2**31, 2**31 - 1)",
+        ("1 -> 2 (1)", "1 -> 0 (1)", "1 -> 2 (2)", "1 -> 0 (2)"),
+        "values are below 2^24, and a product with one is rounded to 2^30: one more or less is none",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "m = [[0] * n for _ in range(n)]",
+        ("0 -> 1", "0 -> -1"),
+        "the upper half is set, the other is not read",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "factor = [[0] * n for _ in range(n)]",
+        ("0 -> 1", "0 -> -1"),
+        "what is read of it was set before",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "for i in range(j + 1, n):",
+        ("1 -> 0",),
+        "the diagonal is not read",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "if node < 2:",
+        ("2 -> 1",),
+        "there is no node 1",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "share = e1 * (2**30 + e0) // max(1, (e0 * (2**30 + e1)) >> 22)",
+        ("1 -> 2",),
+        "what is divided by is 256 at least, or else e0 is 0, and e1 with it",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "negative = 1 - counters.decide((32 * m + (part if unit < 3 else 0), 32 * fast, 32 * m), 0)",
+        ("32 -> 33 (1)", "32 -> 33 (2)", "32 -> 33 (3)", "32 -> 31 (2)", "32 -> 31 (3)"),
+        "different contexts stay different, and those of node 0 have nothing else",
+    ),
 )

@@ -473,9 +473,7 @@ def main() -> None:
     parser.add_argument("--survivors", action="store_true", help="list them")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sample", type=int, metavar="N", help="mutants of each module; else all")
-    parser.add_argument(
-        "--seed", default="", help="another one gives another sample"
-    )
+    parser.add_argument("--seed", default="", help="another one gives another sample")
     parser.add_argument("--seconds", type=float, default=60.0, help="of an archive at most")
     arguments = parser.parse_args()
     every = cases()
