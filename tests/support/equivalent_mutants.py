@@ -171,7 +171,7 @@ EQUIVALENT = (
         "audio_cascade",
         "step = clip(shifted(step, min(41 - b, 28)), 1 - 2**31, 2**31 - 1)",
         ("1 -> 2 (1)", "1 -> 0 (1)", "1 -> 2 (2)", "1 -> 0 (2)"),
-        "values are below 2^24, and a product with one is rounded to 2^30: one more or less is none",
+        "values are below 2^24, and products are rounded to 2^30",
     ),
     Equivalent(
         "audio_cascade",
@@ -205,8 +205,15 @@ EQUIVALENT = (
     ),
     Equivalent(
         "audio_cascade",
-        "negative = 1 - counters.decide((32 * m + (part if unit < 3 else 0), 32 * fast, 32 * m), 0)",
+        "negative = 1 - counters.decide((32 * m + "
+        "(part if unit < 3 else 0), 32 * fast, 32 * m), 0)",
         ("32 -> 33 (1)", "32 -> 33 (2)", "32 -> 33 (3)", "32 -> 31 (2)", "32 -> 31 (3)"),
         "different contexts stay different, and those of node 0 have nothing else",
+    ),
+    Equivalent(
+        "image",
+        "if method > 3 or flags > 15 or flags & 3 == 2 or not 1 <= channels <= 64 or not width:",
+        ("flags > 15 -> flags >= 15", "15 -> 14"),
+        "flags of 15 are refused: values go with one byte a sample",
     ),
 )
