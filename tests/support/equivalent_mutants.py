@@ -216,4 +216,16 @@ EQUIVALENT = (
         ("flags > 15 -> flags >= 15", "15 -> 14"),
         "flags of 15 are refused: values go with one byte a sample",
     ),
+    Equivalent(
+        "image_residual",
+        "self.means = [[self.first_mean(kind) for kind in range(48)] for _ in channels]",
+        ("48 -> 49",),
+        "kinds are below 48",
+    ),
+    Equivalent(
+        "image_residual",
+        "node = 27 + min(1, steps - 2) + 2 * side",
+        ("27 -> 28",),
+        "these nodes are the last ones: they stay apart from the others",
+    ),
 )
