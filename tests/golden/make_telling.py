@@ -32,6 +32,7 @@ import telling_columns  # noqa: E402
 import telling_few  # noqa: E402
 import telling_files  # noqa: E402
 import telling_flac  # noqa: E402
+import telling_images  # noqa: E402
 import telling_sound  # noqa: E402
 import telling_tokens  # noqa: E402
 from codec_cases import CodecCase, read_cases, write_cases  # noqa: E402
@@ -223,14 +224,18 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "byte_cm": lambda rng: chain(mixed_chunks.mixed_texts(rng), texts(rng)),
     "image": telling_chunks.images,
     "image-small": telling_chunks.small_images,
+    "image-given": telling_images.given_images,
+    "image-bounds": telling_images.bounds,
     "audio": telling_chunks.sounds,
     "audio-bounds": telling_sound.sound_bounds,
     "audio_cascade": telling_sound.sounds_by_cascade,
+    "audio_cascade-led": telling_sound.led_cascades,
     "circuit": telling_chunks.circuits,
     "circuit-images": telling_chunks.circuit_images,
     "circuit-edges": telling_chunks.circuit_edges,
     "tokens": telling_tokens.one_sequence,
     "tokens_mixed": telling_tokens.mixed_streams,
+    "tokens_mixed-bounds": telling_tokens.mixed_bounds,
     "columns": telling_columns.columns,
     "columns-bounds": telling_bounds.table_bounds,
     "few": telling_few.changes,

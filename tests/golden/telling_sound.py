@@ -3,8 +3,9 @@
 The slow decoder of cascades runs, and each error is chosen so that the wanted sample follows.
 """
 
+import math
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -52,26 +53,37 @@ def _signals(depth: int, channels: int, rng: Random) -> Iterator[tuple[str, list
     )
 
 
+Wanted = Callable[[Any, int], int]  # a channel and what is predicted, to a sample
+
+
 def by_cascade(
     name: str, samples: Sequence[int], depth: int, channels: int, setting: int, first: int
 ) -> Made:
     """A chunk of these samples, where it is smaller than they are."""
-    size = -(-depth // 8)
-    head = struct.pack("<8BI", 12, 1, channels, size, 0, depth, 0, setting, 0)
-    count = len(samples) // channels
     first = first if channels == 2 else 0
+    count = len(samples) // channels
     order = [first, 1 - first] if channels == 2 else range(channels)
     wanted = iter([samples[i * channels + c] for i in range(count) for c in order])
+    yield from led(name, lambda *_: next(wanted), count, depth, channels, setting, first)
+
+
+def led(
+    name: str, wanted: Wanted, count: int, depth: int, channels: int, setting: int, first: int
+) -> Made:
+    """A chunk whose samples are chosen by what the decoder has learned."""
+    size = -(-depth // 8)
+    head = struct.pack("<8BI", 12, 1, channels, size, 0, depth, 0, setting, 0)
     bits: list[int] = []
-    coder = Chosen(lambda p: bits.pop(0))
+    coder = Chosen(lambda p: bits.pop(0) if bits else 0)
     error_of = audio_cascade.error_of
 
     def steered(counters: Any, channel: Any, predicted: int) -> int:
         f = counters.f
-        error = audio_cascade.signed(next(wanted) - ((predicted + 2**f // 2) >> f), depth)
-        bits[:] = _bits_of(
-            error, max(0, (audio_cascade.level(channel.averages[1] >> 4) >> 2) - 1 - f)
-        )
+        sample = wanted(channel, predicted)
+        if sample != NO_BUCKET:
+            error = audio_cascade.signed(sample - ((predicted + 2**f // 2) >> f), depth)
+            middle = audio_cascade.level(channel.averages[1] >> 4) >> 2
+            bits[:] = _bits_of(error, max(0, middle - 1 - f))
         found: int = error_of(counters, channel, predicted)
         return found
 
@@ -85,6 +97,61 @@ def by_cascade(
     payload = bytes([first]) + coder.finish()
     if len(payload) <= total:
         yield CodecCase(f"telling-audio-{name}", head, payload, total)
+
+
+NO_BUCKET = 1 << 40  # stands for a number that no bucket has
+
+
+def led_cascades(rng: Random) -> Made:
+    """Samples that what has been learned is most wrong about, or right: weights go to their ends.
+
+    What no prediction expects takes more room than it did: silence before and after makes up.
+    """
+    number = 0
+    for depth, channels, setting in ((24, 1, 0), (16, 1, 0), (24, 2, 0), (12, 1, 1), (20, 1, 0)):
+        top = 2 ** (depth - 1) - 1
+        for way in ("against", "with", "turns", "quiet", "wrap", "no bucket", "pulses", "tone"):
+            number += 1
+            loud = 90 if setting == 0 else 40
+            count = {"tone": 290 if setting else 150, "no bucket": 40}.get(way, 3 * loud)
+            yield from led(
+                f"led-{way}-{number}",
+                _way(way, top, loud * channels, rng),
+                count,
+                depth,
+                channels,
+                setting,
+                number % 2 if channels == 2 else 0,
+            )
+    tone = [round(60 * math.sin(i * i / 3000) + 50 * math.sin(i / 9)) for i in range(1060)]
+    yield from by_cascade("long", tone, 8, 1, 1, 0)
+
+
+def _way(way: str, top: int, loud: int, rng: Random) -> Wanted:
+    """Of `_led`: which sample is wanted next."""
+    at = 0
+
+    def wanted(channel: Any, predicted: int) -> int:
+        nonlocal at
+        at += 1
+        said = sum(stage.say() for stage in channel.stages)
+        high = {
+            "against": predicted < 0,
+            "with": said >= 0 if at < loud * 2 // 3 else said < 0,
+            "turns": (said >= 0) == (at // 24 % 2 == 0),
+            "pulses": at % 31 == 0,
+        }.get(way)
+        if way == "no bucket":
+            return NO_BUCKET if at % 13 == 12 else rng.choice((0, 1, -1))
+        if way == "tone":
+            return round(top * 0.7 * math.sin(at / 5 + at * at / 900))
+        if way == "quiet" or at > loud:
+            return rng.choice((0, 0, 0, 1, -1)) if at % 50 else top * (at % 100 == 0)
+        if way == "wrap":
+            return rng.choice((top, -top - 1, 0, top // 2))
+        return top if high else -top - 1
+
+    return wanted
 
 
 def _bits_of(error: int, unit: int) -> list[int]:

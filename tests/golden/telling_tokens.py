@@ -202,6 +202,43 @@ def _mixed_heads(rng: Random) -> Made:
     yield CodecCase("telling-tokens_mixed-most", model, bytes(9), 2 * (MOST_TOKENS + 1))
 
 
+def mixed_bounds(rng: Random) -> Made:
+    """Heads that would decode but for one field; flags that tokens share; first tokens."""
+    for head in (
+        *((2, 0, 9, 9, 1), (2, 5, 9, 9, 1), (4, 6, 9, 9, 1), (2, 2, 7, 9, 1), (2, 2, 22, 9, 1)),
+        *((2, 2, 9, 7, 1), (2, 2, 9, 23, 1), (3, 2, 9, 9, 1), (2, 4, 8, 8, 16), (4, 5, 21, 22, 16)),
+        *((2, 2, 9, 9, 17),),
+    ):
+        for code in (bytes(900), rng.randbytes(900)):
+            name = f"telling-tokens_mixed-bound-{bytes(head).hex()}-{code[0]}"
+            yield _whole(CodecCase(name, bytes([14, *head]), code, 96 * head[0]))
+    places: dict[int, list[int]] = {}
+    for token in range(1 << 20):
+        place = (256 * token + 18) * tokens_mixed._MIX * tokens_mixed._ODD % 2**64 >> 48
+        if place < 8:
+            places.setdefault(place, []).append(token)
+    for first in (0, 2, 4, 6):  # in one place, or in neighbouring ones
+        for step in (0, 1):
+            some = [*places[first][:7], *places[first + step][7:12]]
+            lines = [one for _ in range(4) for one in rng.sample(some, len(some))]
+            name = f"tokens_mixed-places-{first}-{step}"
+            yield from _encoded(name, Mixed(4, 5, 12, 12, 1), some * 3 + lines)
+    for count in (2, 3, 5):
+        for length in (7, 9, 12):
+            phrase = [rng.randrange(1 << 16) for _ in range(length)]
+            each = [phrase[0], *phrase[1:] * 3, *rng.sample(phrase, 4), *phrase]
+            yield from _encoded(
+                f"tokens_mixed-first-{count}-{length}", Mixed(2, 4, 9, 9, count), each * count
+            )
+    for often in (29, 30, 31, 40):  # counts up to their limit, and how others overtake
+        for rival in (1, 6, 9, 10, 11, 12, 20):
+            a, b, c = rng.sample(range(256), 3)
+            turns = [a] * often, [b] * rival, [a] * 2, [c] * 3, [b] * 3
+            items = [x for one in turns for each in one for x in (9, 8, 7, each)]
+            name = f"tokens_mixed-limit-{often}-{rival}"
+            yield from _encoded(name, Mixed(2, 2, 10, 10, 1), items)
+
+
 def _whole(case: CodecCase) -> CodecCase:
     """A case whose streams, of the bytes of its payload, are as long as what they take."""
     count = case.model[5]

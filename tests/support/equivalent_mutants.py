@@ -167,4 +167,65 @@ EQUIVALENT = (
         ("0 -> 1", "0 -> -1"),
         "without a partner there are no weights for it",
     ),
+    Equivalent(
+        "audio_cascade",
+        "step = clip(shifted(step, min(41 - b, 28)), 1 - 2**31, 2**31 - 1)",
+        ("1 -> 2 (1)", "1 -> 0 (1)", "1 -> 2 (2)", "1 -> 0 (2)"),
+        "values are below 2^24, and products are rounded to 2^30",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "m = [[0] * n for _ in range(n)]",
+        ("0 -> 1", "0 -> -1"),
+        "the upper half is set, the other is not read",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "factor = [[0] * n for _ in range(n)]",
+        ("0 -> 1", "0 -> -1"),
+        "what is read of it was set before",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "for i in range(j + 1, n):",
+        ("1 -> 0",),
+        "the diagonal is not read",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "if node < 2:",
+        ("2 -> 1",),
+        "there is no node 1",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "share = e1 * (2**30 + e0) // max(1, (e0 * (2**30 + e1)) >> 22)",
+        ("1 -> 2",),
+        "what is divided by is 256 at least, or else e0 is 0, and e1 with it",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "negative = 1 - counters.decide((32 * m + "
+        "(part if unit < 3 else 0), 32 * fast, 32 * m), 0)",
+        ("32 -> 33 (1)", "32 -> 33 (2)", "32 -> 33 (3)", "32 -> 31 (2)", "32 -> 31 (3)"),
+        "different contexts stay different, and those of node 0 have nothing else",
+    ),
+    Equivalent(
+        "image",
+        "if method > 3 or flags > 15 or flags & 3 == 2 or not 1 <= channels <= 64 or not width:",
+        ("flags > 15 -> flags >= 15", "15 -> 14"),
+        "flags of 15 are refused: values go with one byte a sample",
+    ),
+    Equivalent(
+        "image_residual",
+        "self.means = [[self.first_mean(kind) for kind in range(48)] for _ in channels]",
+        ("48 -> 49",),
+        "kinds are below 48",
+    ),
+    Equivalent(
+        "image_residual",
+        "node = 27 + min(1, steps - 2) + 2 * side",
+        ("27 -> 28",),
+        "these nodes are the last ones: they stay apart from the others",
+    ),
 )
