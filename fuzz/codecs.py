@@ -36,7 +36,7 @@ from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder, Split
 from densor.codec.byte_cm.encoder import ByteCmEncoder
-from densor.codec.choose import encode_batch
+from densor.codec.choose.candidates import encode_batch
 from densor.codec.circuit.coding import decode_images, encode_images
 from densor.codec.circuit.encoder import CircuitCoder
 from densor.codec.circuit.loading import load

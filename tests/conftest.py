@@ -66,11 +66,11 @@ def model_folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny_batches(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Makes batches and chunks small, so that small inputs have many of them."""
-    from densor.codec import choose
+    from densor.codec.choose import sizes
     from densor.codec.planes import analyse
 
     def shrink(size: int) -> None:
-        monkeypatch.setattr(choose, "BATCH_BYTES", size)
+        monkeypatch.setattr(sizes, "BATCH_BYTES", size)
         for element in (1, 2, 4, 8):
             monkeypatch.setitem(analyse._CHUNK_BYTES, element, max(1, size // 2))
 

@@ -13,7 +13,7 @@ from tables import RECORDS, blocks, broken, table
 
 import densor
 from densor.cli.dispatch import dispatch
-from densor.codec import choose
+from densor.codec.choose import sizes
 from densor.codec.kind import kind_of_table
 from densor.codec.table.layout import Layout
 from densor.codec.table.reading import StoredPart, lines_of
@@ -47,8 +47,8 @@ def archive(request: pytest.FixtureRequest, tmp_path: Path, small: None) -> Path
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks so small that tables have several, which are cut within rows at some places."""
-    monkeypatch.setattr(choose, "SMALL_TABLE_CHUNK", 1 << 14)
-    monkeypatch.setattr(choose, "TABLE_CHUNK", 3 << 14)
+    monkeypatch.setattr(sizes, "SMALL_TABLE_CHUNK", 1 << 14)
+    monkeypatch.setattr(sizes, "TABLE_CHUNK", 3 << 14)
 
 
 def column(name: str, kind: Callable[[str], Any] = str) -> list[Any]:
@@ -124,7 +124,7 @@ def test_rows_in_two_batches_are_read(small: None) -> None:
 
 
 def test_little_is_read_for_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choose, "SMALL_TABLE_CHUNK", 1 << 17)
+    monkeypatch.setattr(sizes, "SMALL_TABLE_CHUNK", 1 << 17)
     (tmp_path / "t.csv").write_bytes(table(30000))
     densor.pack([tmp_path / "t.csv"], tmp_path / "t.densor", level=1)
     data = (tmp_path / "t.densor").read_bytes()

@@ -158,7 +158,7 @@ class Codec:
     imported when they are needed. `chunk`: bytes of one, about; 0 where the encoder sees to that.
     `nests`: may code a part of another codec's chunks; `stands_alone`: all elements of a chunk in
     another notation, which those that nest may, too. `suits`: whether it is tried on a batch beside
-    the codecs that `choose.py` lists for it; None for those that are listed.
+    the codecs that `choose/candidates.py` lists for it; None for those that are listed.
     """
 
     number: int

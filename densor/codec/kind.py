@@ -89,7 +89,7 @@ class Kind:
 
     @property
     def data(self) -> Data:
-        """What `choose.py` goes by."""
+        """What `choose/candidates.py` goes by."""
         if self.stream is not None:
             return Data.STREAM
         if self.pages is not None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, CodedBatch
-from densor.codec.choose import encode_batch
+from densor.codec.choose.candidates import encode_batch
 from densor.codec.chunks import zstd_chunk
 from densor.codec.history import History
 from densor.codec.kind import Data, Kind

@@ -16,7 +16,8 @@ from densor.codec import registry
 from densor.codec.batch import Batch
 from densor.codec.blocks.block import MAX_FIELDS, Field, columns
 from densor.codec.blocks.order import MAX_SORTED, earlier
-from densor.codec.choose import batch_bytes, encode_batch
+from densor.codec.choose.candidates import encode_batch
+from densor.codec.choose.sizes import batch_bytes
 from densor.codec.codec import decoder_for
 from densor.codec.kind import Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 import densor
 from densor.codec.batch import Batch
-from densor.codec.choose import encode_batch
+from densor.codec.choose.candidates import encode_batch
 from densor.codec.float_cm import params as mixing
 from densor.codec.float_cm import tables
 from densor.codec.float_cm.chunk_encoder import encode_chunk

@@ -117,7 +117,7 @@ def test_integers_that_would_be_written_otherwise(odd: bytes) -> None:
 
 def test_chunks_of_which_items_reach_from_one_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     """Three bytes in base64, where chunks of the elements end within them."""
-    monkeypatch.setattr("densor.codec.choose.ZSTD_CHUNK", 1 << 10)
+    monkeypatch.setattr("densor.codec.choose.sizes.ZSTD_CHUNK", 1 << 10)
     whole = written(np.frombuffer(random_state("chunks").bytes(11996), np.uint8), BASE64)
     lined = b"".join(whole[i : i + 76] + b"\n" for i in range(0, len(whole), 76))
     for data in (whole, lined):

@@ -22,7 +22,7 @@ from test_planes import decode_both, rans_model, rans_section
 import densor
 from densor.codec import registry
 from densor.codec.batch import Batch
-from densor.codec.choose import encode_batch
+from densor.codec.choose.candidates import encode_batch
 from densor.codec.codec import decoder_for
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings

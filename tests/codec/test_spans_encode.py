@@ -11,7 +11,7 @@ from reference import planes
 
 from densor.codec import registry
 from densor.codec.batch import Batch
-from densor.codec.choose import encode_batch as encode_ordinary
+from densor.codec.choose.candidates import encode_batch as encode_ordinary
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
 from densor.codec.planes.decoder import PlanesDecoder

@@ -10,7 +10,8 @@ from reference import scale_context as reference
 
 from densor.codec import registry
 from densor.codec.batch import Batch, CodedBatch
-from densor.codec.choose import chunk_bytes, look_ahead
+from densor.codec.choose.matrices import look_ahead
+from densor.codec.choose.sizes import chunk_bytes
 from densor.codec.codec import CODECS
 from densor.codec.history import History
 from densor.codec.kind import Kind, kind_of
@@ -43,7 +44,7 @@ def weights(dtype: str, rows: int, columns: int, seed: object = 0) -> Any:
 
 
 def batch_of(data: Any, kind: Kind, threads: int = 1, history: History | None = None) -> Batch:
-    """As `choose.py` makes it."""
+    """As `choose/candidates.py` makes it."""
     workers = Workers(threads)
     batch = Batch(data, kind, workers, History() if history is None else history)
     return batch.in_chunks_of(chunk_bytes(kind, LEVEL))

@@ -9,7 +9,7 @@ import pytest
 from helpers import random_state
 
 import densor
-from densor.codec import choose
+from densor.codec.choose import matrices
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
 from densor.codec.spans.stretches import stretches
@@ -80,14 +80,14 @@ def test_they_take_less_and_come_back(
     values = weights(6 * ROWS + 100)
     narrow(values[:700])
     by_spans = []
-    encode: Callable[..., Any] = choose.encode_span
+    encode: Callable[..., Any] = matrices.encode_span
 
     def counted(batch: Any, *arguments: Any) -> Any:
         coded = encode(batch, *arguments)
         by_spans.append(0 if coded is None else batch.data.size)
         return coded
 
-    monkeypatch.setattr(choose, "encode_span", counted)
+    monkeypatch.setattr(matrices, "encode_span", counted)
     packed = densor.save({"a": values, "b": values[:3]}, level=level, threads=threads)
     assert sum(by_spans) > 0.6 * values.nbytes
     found = densor.load(packed)

@@ -13,8 +13,10 @@ from reference.reading import Refused
 from test_blocks import assert_both_refuse, assert_decodes, chunk_of
 
 import densor
-from densor.codec import choose, registry
+from densor.codec import registry
 from densor.codec.batch import Batch
+from densor.codec.choose.candidates import encode_batch
+from densor.codec.choose.trials import coded_bytes
 from densor.codec.codec import CODECS, decoder_for
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
@@ -56,10 +58,10 @@ def test_the_smaller_way_is_chosen(kind: str, mask: str) -> None:
     of = kind_of(DTYPES[kind], bits.shape)
     given = Batch(data, of, Workers(1))
     plain, sparse = (
-        choose._payload_bytes(given, LEVEL, CODECS[number].propose(given, LEVEL))
+        coded_bytes(given, LEVEL, number)
         for number in (registry.CODEC_PLANES_RANS, registry.CODEC_SPARSE)
     )
-    batch = choose.encode_batch(given, LEVEL).result()
+    batch = encode_batch(given, LEVEL).result()
     stored = sum(len(chunk.payload) for chunk in batch.chunks)
     assert stored <= 1.03 * min(plain, sparse) + 100
     if mask in ("70 %", "90 %"):

@@ -13,7 +13,7 @@ from reference.reading import Refused
 from tables import RECORDS, blocks, broken, resealed, table
 
 from densor.codec.batch import Batch
-from densor.codec.choose import encode_batch
+from densor.codec.choose.candidates import encode_batch
 from densor.codec.kind import BYTES, kind_of_table
 from densor.codec.levels import level_settings
 from densor.codec.registry import CODEC_TABLE

@@ -63,9 +63,9 @@ def options(
 ) -> dict[str, Any]:
     """What a tier is asked for by; the language model codes all there is."""
     monkeypatch.setattr(coding, "_TEXT_SHARE", -1.0)
-    monkeypatch.setattr("densor.codec.choose.MIN_BYTES_ASKED", 1)
-    monkeypatch.setattr("densor.codec.choose.MIN_READABLE", -1.0)
-    monkeypatch.setattr("densor.codec.choose.MIN_BYTES_OF_TEXT", 1)
+    monkeypatch.setattr("densor.codec.choose.texts.MIN_BYTES_ASKED", 1)
+    monkeypatch.setattr("densor.codec.choose.texts.MIN_READABLE", -1.0)
+    monkeypatch.setattr("densor.codec.choose.texts.MIN_BYTES_OF_TEXT", 1)
     if request.param == "-9":
         return {"level": 9}
     prefer_the_model(monkeypatch)
@@ -125,7 +125,7 @@ def test_both_tiers_are_really_asked(options: dict[str, Any]) -> None:
 def archives() -> dict[str, bytes]:
     found = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("densor.codec.choose.MIN_BYTES_OF_TEXT", 1)
+        patch.setattr("densor.codec.choose.texts.MIN_BYTES_OF_TEXT", 1)
         for name, options in (("-9", {"level": 9}), ("sample", {"llm": "sample"})):
             out = io.BytesIO()
             densor.compress_file(io.BytesIO(SOURCE), out, **options)  # type: ignore[arg-type]

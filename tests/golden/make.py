@@ -61,8 +61,10 @@ from tables import RECORDS, blocks, broken, fixed_width, json_lines, table  # no
 
 import densor  # noqa: E402
 import densor.archives  # noqa: E402
-from densor.codec import choose, registry  # noqa: E402
+from densor.codec import registry  # noqa: E402
 from densor.codec.batch import Batch, Coding  # noqa: E402
+from densor.codec.choose import candidates, forms, signals, sizes  # noqa: E402
+from densor.codec.choose import texts as choose_texts  # noqa: E402
 from densor.codec.codec import CODECS  # noqa: E402
 from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
@@ -257,7 +259,7 @@ def codecs() -> Iterator[tuple[str, bytes]]:
 
 def recovery() -> Iterator[tuple[str, bytes]]:
     with MonkeyPatch.context() as patch:  # many batches, so that there are places
-        patch.setattr(choose, "BATCH_BYTES", 2000)
+        patch.setattr(sizes, "BATCH_BYTES", 2000)
         patch.setattr(writer, "_PLACE_EVERY", 1500)
         patch.setitem(analyse._CHUNK_BYTES, 2, 1000)
         bits = weights("bf16", 9, 200)
@@ -295,7 +297,7 @@ donkey, which looked at him, turned round and went home: three hours, and the wi
 def text() -> Iterator[tuple[str, bytes]]:
     binary = bytes(i * j & 255 for i in range(9) for j in range(16))
     with MonkeyPatch.context() as patch:
-        patch.setattr(choose, "MIN_BYTES_OF_TEXT", 0)  # for a slow decoder
+        patch.setattr(choose_texts, "MIN_BYTES_OF_TEXT", 0)  # for a slow decoder
         yield "text", densor.compress(PROSE, 9)
         yield "text-binary", densor.compress(binary, 9)
         yield "text-light", densor.compress(PROSE.replace(b"\n", b" ").upper() + PROSE, 5)
@@ -387,7 +389,7 @@ def _pages(
     columns = columns or parquet_files.flights(300)
     data = parquet_files.file(columns, codec, 100, 300, version, other=other)
     with MonkeyPatch.context() as patch:
-        patch.setattr(choose, "_pages", _by_values)  # however small
+        patch.setattr(candidates, "as_pages", _by_values)  # however small
         patch.setattr(parquet, "FEWEST_OF_SEVERAL", 1)
         yield f"pages-{name}", _archive_of("a.parquet", data, level)
 
@@ -498,7 +500,7 @@ def tables() -> Iterator[tuple[str, bytes]]:
     for level, name in ((3, "fast"), (5, "light"), (9, "full")):
         texts.append((name, broken(table(90), 30), level))
     with MonkeyPatch.context() as patch:
-        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        patch.setattr(forms, "_clearly_less", lambda *_: True)  # however small
         for name, text, level in texts:
             layout = layout_of(text.split(b"\n"))
             assert layout is not None
@@ -518,13 +520,13 @@ def tables_of_records() -> Iterator[tuple[str, bytes]]:
     array = records(60)
     rows = {"rows": (array.tobytes(), kind_of_table(layout_of_records(npy(array))))}
     with MonkeyPatch.context() as patch:
-        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        patch.setattr(forms, "_clearly_less", lambda *_: True)  # however small
         yield "table-records", archives.written(rows, level=5)
 
 
 def tables_of_arrays() -> Iterator[tuple[str, bytes]]:
     with MonkeyPatch.context() as patch:
-        patch.setattr(choose, "_clearly_less", lambda *_: True)  # however small
+        patch.setattr(forms, "_clearly_less", lambda *_: True)  # however small
         for name, data in (("stream", stream(*flights(90, 2))), ("file", file(*flights(40)))):
             table, layout = table_in(data)
             rows = {"rows": (table.tobytes(), kind_of_table(layout))}
@@ -642,7 +644,7 @@ def adaptive_sound() -> Iterator[tuple[str, bytes]]:
         body = b"WAVEfmt \x10\0\0\0" + head + b"data" + struct.pack("<I", len(data)) + data
         out = io.BytesIO()
         with MonkeyPatch.context() as patch:
-            patch.setattr(choose, "with_simpler_sound", lambda _: ())
+            patch.setattr(signals, "with_simpler_sound", lambda _: ())
             content = b"RIFF" + struct.pack("<I", len(body)) + body
             densor.compress_file(io.BytesIO(content), out, level)
         yield name, out.getvalue()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from densor.codec import registry
 from densor.codec.batch import OWN, Batch, Bytes, Chunk, CodedBatch, Coding, Otherwise
-from densor.codec.choose import encode_batch
+from densor.codec.choose.candidates import encode_batch
 from densor.codec.chunks import own_or_raw
 from densor.codec.codec import Encoder
 from densor.codec.history import History

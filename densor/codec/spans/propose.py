@@ -1,4 +1,4 @@
-"""Batches of floats, as `choose.py` knows them, for the span encoder."""
+"""Batches of floats, as `choose/candidates.py` knows them, for the span encoder."""
 
 from densor.codec import registry
 from densor.codec.batch import OWN, Batch, Chunk, CodedBatch

@@ -13,7 +13,8 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, Coding, Smallest
-from densor.codec.choose import coded_bytes, encode_batch
+from densor.codec.choose.candidates import encode_batch
+from densor.codec.choose.trials import coded_bytes
 from densor.codec.history import History
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level, level_settings

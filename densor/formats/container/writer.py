@@ -10,7 +10,8 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
-from densor.codec.choose import batch_bytes, look_ahead
+from densor.codec.choose.matrices import look_ahead
+from densor.codec.choose.sizes import batch_bytes
 from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History

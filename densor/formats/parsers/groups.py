@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densor.codec.choose import matrix_chunk
+from densor.codec.choose.sizes import matrix_chunk
 from densor.codec.kind import (
     Kind,
     kind_of,
