@@ -125,4 +125,7 @@ def _form_in_list(text: bytes) -> Form:
     if len(found) != 3 or type(found[1]) is not str or found[1] == "VOID":
         raise _UnusualError
     shape = strictjson.shape(found[2], "shape")
-    return Form(found[1], shape, element_bytes(found[1], shape))
+    size = element_bytes(found[1], shape)
+    if size >= 1 << 63:  # which columns cannot hold
+        raise _UnusualError
+    return Form(found[1], shape, size)
