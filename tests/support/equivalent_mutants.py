@@ -228,4 +228,16 @@ EQUIVALENT = (
         ("27 -> 28",),
         "these nodes are the last ones: they stay apart from the others",
     ),
+    Equivalent(
+        "tokens_mixed",
+        "self.check, self.p, self.u = check, [2048] * 16, [0] * 16",
+        ("16 -> 17 (1)", "16 -> 17 (2)"),
+        "places are below 16",
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "if len(pair) < 2:",
+        ("2 -> 1",),
+        "a stream that ends within a pair is refused at its end, too",
+    ),
 )
