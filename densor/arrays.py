@@ -14,7 +14,7 @@ from densor.formats.container import strictjson
 from densor.formats.container.entry import ARRAY, EntryMeta
 from densor.formats.io.sources import Bytes, as_bytes
 from densor.formats.tensor_table import Form, TensorTable
-from densor.formats.tensors import TensorInfo, c_strides, is_view, span
+from densor.formats.tensors import MAX_DIMENSIONS, TensorInfo, c_strides, is_view, span
 
 _NOTHING = np.empty(0, np.uint8)
 _PAIRS = ("C32", "BC32", "C64", "C128")  # elements of two numbers
@@ -340,7 +340,7 @@ def of_table(table: TensorTable, data: Bytes, torch: bool) -> list[Any]:
         if carrier is None or places[first] % carrier.itemsize:
             found += [None] * (last - first)
             continue
-        if last - first < _FEW:
+        if last - first < _FEW or len(shape) == MAX_DIMENSIONS:  # which rows have one more than
             some = [np.ndarray(shape, carrier, data, place) for place in places[first:last]]
         else:
             begin = places[first]

@@ -11,16 +11,16 @@ import pytest
 import densor
 from densor import arrays
 from densor.codec.levels import level_settings
-from densor.errors import LimitError
+from densor.errors import FormatError, LimitError
 from densor.formats.container import index
-from densor.formats.container.entry import list_tensors, listed_text
+from densor.formats.container.entry import Listed, list_tensors, listed_text, parse_tensors
 from densor.formats.container.listed_entries import TensorsInEntries
 from densor.formats.container.strictjson import text
 from densor.formats.io.sources import Pieces
 from densor.formats.parsers.contents import Stretch
 from densor.formats.parsers.groups import coded, groups_of, groups_of_table
 from densor.formats.tensor_table import TensorTable, table_of
-from densor.formats.tensors import MAX_NAME, TensorInfo, are_names, is_name
+from densor.formats.tensors import MAX_DIMENSIONS, MAX_NAME, TensorInfo, are_names, is_name
 
 SHAPES: list[tuple[int, ...]] = [(), (0, 4), (3,), (64,), (8, 64), (40, 33), (5, 4, 3), (700, 300)]
 DTYPES = ["F32", "BF16", "F16", "I64", "F8_E4M3", "BOOL", "C64", "F64"]
@@ -120,6 +120,24 @@ def test_arrays_over_a_file_are_those_of_each_tensor(framework: str) -> None:
         assert arrays.describe(array)[1].tobytes() == part.tobytes()
     assert made > len(table) // 4
     assert arrays.of_table(table_of([]), data, False) == []
+
+
+@pytest.mark.parametrize("torch", [False, True])
+def test_as_many_dimensions_as_there_may_be(torch: bool) -> None:
+    shape = (1,) * (MAX_DIMENSIONS - 1) + (3,)
+    table = table_of([(f"{number}", "F32", shape, 12) for number in range(9)])
+    data = np.arange(9 * 12, dtype=np.uint8)
+    for number, tensor in enumerate(arrays.of_table(table, data, torch)):
+        assert tuple(tensor.shape) == shape
+        part = data[12 * number : 12 * number + 12]
+        assert arrays.describe(tensor)[1].tobytes() == part.tobytes()
+
+
+@pytest.mark.parametrize("key", ["tensors", "others"])
+@pytest.mark.parametrize("value", [None, 0, "", {}])
+def test_a_list_that_is_none_is_refused_beside_columns(key: str, value: object) -> None:
+    with pytest.raises(FormatError, match="not a list"):
+        parse_tensors({key: value}, 100, Listed(table_of([("a", "F32", (2,), 8)]), 8))
 
 
 def loaded(tensors: dict[str, Any], monkeypatch: pytest.MonkeyPatch, least: int) -> dict[str, Any]:

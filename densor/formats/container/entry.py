@@ -361,7 +361,7 @@ def parse_tensors(
     known: _Shapes = {}
     if listed is not None and listed.end > size:
         raise FormatError("tensor in the index does not fit its file")
-    if listed is not None and not item.get("tensors") and not item.get("others"):
+    if listed is not None and item.get("tensors", []) == [] == item.get("others", []):
         return listed.tensors
     tensors = [] if listed is None else list(listed.tensors)
     tensors += [
