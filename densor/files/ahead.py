@@ -3,7 +3,7 @@
 Nothing here needs torch, so that decoding can begin before it is imported.
 """
 
-import os
+import contextlib
 import re
 import threading
 from collections import Counter
@@ -49,7 +49,7 @@ class Ahead:
         self._changed = threading.Condition()
         self._left = {_key(file, name) for file, name in self._order}
         self._current: dict[_Key, int] = {}  # bytes of what is being decoded
-        self._done: dict[_Key, Bytes | BaseException] = {}
+        self._done: dict[_Key, Bytes] = {}
         self._bytes = 0  # of both
         self._threads = [
             threading.Thread(target=self._run, name="densor-ahead", daemon=True)
@@ -70,16 +70,17 @@ class Ahead:
         while (claimed := self._claim()) is not None:
             file, name = claimed
             threads = threads_of(file.info(name).size, 0, self._total)
-            try:
-                found: Bytes | BaseException = read_bytes(file, name, threads, self._base_of)
-            except BaseException as error:
-                found = error
+            found = None  # whoever wants it meets the fault, unless it is mended by then
+            with contextlib.suppress(Exception):
+                found = read_bytes(file, name, threads, self._base_of)
             key = _key(file, name)
             with self._changed:
                 size = self._current.pop(key, None)
                 if size is not None:  # somebody may still want it
-                    self._done[key] = found
-                    self._bytes += _size(found) - size
+                    self._bytes -= size
+                    if found is not None:
+                        self._done[key] = found
+                        self._bytes += found.nbytes
                 self._changed.notify_all()
 
     def _claim(self) -> tuple[PackedFile, str] | None:
@@ -99,7 +100,7 @@ class Ahead:
         return None
 
     def take(self, file: PackedFile, name: str) -> Bytes | None:
-        """The bytes of a tensor, or what went wrong, raised; None where the caller is to decode."""
+        """The bytes of a tensor; None where the caller is to decode it."""
         key = _key(file, name)
         with self._changed:
             self._changed.wait_for(lambda: key not in self._current)
@@ -107,8 +108,6 @@ class Ahead:
             found = self._done.pop(key, None)
             self._bytes -= _size(found)
             self._changed.notify_all()
-        if isinstance(found, BaseException):
-            raise found
         return found
 
     def forget(self, names: Container[str]) -> None:
@@ -143,8 +142,8 @@ def _base_prefix(names: Iterable[str]) -> str:
 
 
 def _key(file: PackedFile, name: str) -> _Key:
-    return os.path.abspath(file.path), name
+    return file.place, name
 
 
-def _size(found: Bytes | BaseException | None) -> int:
-    return 0 if found is None or isinstance(found, BaseException) else found.nbytes
+def _size(found: Bytes | None) -> int:
+    return 0 if found is None else found.nbytes

@@ -58,8 +58,9 @@ class Bases:
     def __init__(
         self, folder: Path, base: str | os.PathLike[str] | None = None, threads: int = 0
     ) -> None:
-        self._folder = folder
-        self._given = None if base is None else Path(base)
+        # Looked for later, and perhaps in another working directory
+        self._folder = folder.absolute()
+        self._given = None if base is None else Path(base).absolute()
         self._threads = threads
         self._found: BaseFolder | None = None
 
@@ -79,7 +80,7 @@ class Bases:
         listed = os.environ.get(BASE_VARIABLE, "").split(os.pathsep)
         candidates = [Path(item) for item in listed if item]
         if is_name(name) and name not in ("", ".", ".."):
-            candidates.append(self._folder.absolute().parent / name)
+            candidates.append(self._folder.parent / name)
         for candidate in candidates:
             with contextlib.suppress(FileError):
                 folder = BaseFolder(candidate, self._threads)

@@ -20,15 +20,15 @@ class Prefetch:
     """
 
     def __init__(self, files: Iterable[PackedFile], folder: Path, base: str | None) -> None:
-        self._of = {os.path.abspath(file.path): file.opened_as for file in files}
+        self._of = {file.place: file.opened_as for file in files}
         self._base = base
         self._process = os.getpid()  # threads do not live on in the child of a fork
         self.ahead = Ahead(files, Bases(folder, base).need, spared=1)  # which imports meanwhile
 
     def is_of(self, files: Iterable[PackedFile], base: str | None) -> bool:
         """Whether these very files are decoded, unchanged since, with the same base."""
-        others = {os.path.abspath(file.path): file.opened_as for file in files}
-        return others == self._of and base == self._base
+        others = {file.place: file.opened_as for file in files}
+        return None not in others.values() and others == self._of and base == self._base
 
     def close(self) -> None:
         """Stops decoding, and lets go of what nobody has taken. May be called again."""
@@ -47,6 +47,7 @@ class Prefetch:
 
 _started: dict[str, Prefetch] = {}  # and not taken yet, by folder
 _guard = Lock()
+_beginning = Lock()  # so that two threads do not begin the same
 
 
 def prefetch(
@@ -71,16 +72,17 @@ def prefetch(
     named = None if base is None else str(base)
     files = [file for file in map(PackedFile, names) if file.packed]
     where = os.path.abspath(path)
-    with _guard:
-        found = _started.get(where)
-    if found is not None:
-        if found.is_of(files, named):
-            return found
-        found.close()
-    made = Prefetch(files, path, named)
-    with _guard:
-        _started[where] = made
-    return made
+    with _beginning:
+        with _guard:
+            found = _started.get(where)
+        if found is not None:
+            if found.is_of(files, named):
+                return found
+            found.close()
+        made = Prefetch(files, path, named)
+        with _guard:
+            _started[where] = made
+        return made
 
 
 def weights_of(folder: Path) -> list[Path]:
@@ -95,7 +97,7 @@ def take_prefetched(files: Iterable[PackedFile], base: str | None) -> Ahead | No
     What was begun for other files in the same folders, or for other content, ends.
     """
     opened = [file for file in files if file.packed]
-    folders = {os.path.dirname(os.path.abspath(file.path)) for file in opened}
+    folders = {os.path.dirname(file.place) for file in opened}
     with _guard:
         found = [_started.pop(folder) for folder in folders if folder in _started]
     taken = None

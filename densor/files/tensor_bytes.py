@@ -19,6 +19,8 @@ _LARGE = 1 << 25  # bytes
 _MOST_TIMES = 16  # as large as what is stored
 _MAPPED = 1 << 20  # bytes from which memory is a mapping of its own
 _ALIGNED = 64  # bytes, as torch has it
+# Or what the child of a fork writes to its weights would be in those of its parent
+_OWN = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 def threads_of(size: int, threads: int, total: int = 0) -> int:
@@ -64,7 +66,7 @@ def _memory(size: int, stored: int) -> Bytes:
         return found
     try:
         if size >= _MAPPED:
-            return np.frombuffer(mmap.mmap(-1, size), np.uint8)
+            return np.frombuffer(mmap.mmap(-1, size, **_OWN), np.uint8)
         memory = np.empty(size + _ALIGNED, np.uint8)
     except (MemoryError, OSError):
         raise LimitError(f"not enough memory for {size} bytes") from None

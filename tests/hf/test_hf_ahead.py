@@ -4,14 +4,16 @@ import os
 import signal
 import threading
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch_tools import assert_same, weight
 
 import densor.torch
 from densor.errors import ChecksumError, DensorError
-from densor.files import ahead
+from densor.files import ahead, tensor_bytes
 from densor.files.ahead import Ahead, natural
 from densor.formats.packed.reader import PackedFile
 from densor.torch.blob import as_tensor
@@ -125,6 +127,52 @@ def test_resident_products(tmp_path: Path) -> None:
     assert_same(found(ids).logits, loop(ids).logits)
     with pytest.raises(ArgumentError, match="resident"):
         densor.hf.from_pretrained(tmp_path / "packed", resident="other")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("huge", [True, False])
+def test_children_write_to_copies_of_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, huge: bool
+) -> None:
+    densor.torch.save_packed_file({"w": weight(1024, 1024)}, tmp_path / "model.safetensors")
+    if not huge:
+        monkeypatch.setattr(tensor_bytes.HUGE_PAGES, "take", lambda _: None)
+    found = tensor_bytes.read_bytes(PackedFile(tmp_path / "model.safetensors"), "w", 1)
+    before = found.copy()
+    child = os.fork()
+    if child == 0:
+        found[:] = 0
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert np.array_equal(found, before)
+
+
+def test_another_working_directory_meanwhile(
+    packed: PackedFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(packed.path.parent)
+    relative = PackedFile("model.safetensors")
+    begun, changed = threading.Event(), threading.Event()
+    original = ahead.read_bytes
+
+    def slowly(*args: Any) -> Any:
+        begun.set()
+        changed.wait(60)
+        return original(*args)
+
+    monkeypatch.setattr(ahead, "read_bytes", slowly)
+    decoded = Ahead([relative], none)  # type: ignore[arg-type]
+    assert begun.wait(60)
+    monkeypatch.chdir("/")
+    changed.set()
+    taker = threading.Thread(
+        target=lambda: taken.append(decoded.take(packed, "layers.0.weight")), daemon=True
+    )
+    taken: list[Any] = []
+    taker.start()
+    taker.join(60)
+    assert taken and taken[0] is not None
+    decoded.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -129,6 +129,12 @@ def test_bases(made: Path, tmp_path: Path, begun_anew: list[Any]) -> None:
     densor.prefetch(tmp_path / "delta")  # whose base is not found
     same(changed, densor.hf.from_pretrained(tmp_path / "delta", base=made / "plain"))
     assert len(begun_anew) == 1
+    started = densor.prefetch(tmp_path / "delta")
+    for thread in started.ahead._threads:
+        thread.join(60)
+    shutil.copytree(made / "plain", tmp_path / "plain")  # is there now
+    same(changed, by_transformers(tmp_path / "delta"))
+    assert len(begun_anew) == 1
 
 
 def test_faults(made: Path, tmp_path: Path) -> None:

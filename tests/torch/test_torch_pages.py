@@ -260,3 +260,16 @@ def test_positions_at_the_end_of_what_there_is() -> None:
     page = Page(KEYS, 0, 2**63 - 50, bits.to(torch.bfloat16))
     back = unpack_page(pack_page(page, 3, 10000.0))
     assert torch.equal(back.tensor.view(torch.int16), page.tensor.view(torch.int16))
+
+
+def test_a_first_head_that_is_unlike_the_others_does_not_choose() -> None:
+    generator = torch.Generator().manual_seed(1)
+    rising = torch.randn(1, 8, 1, 32, generator=generator).expand(1, 8, 512, 32).clone()
+    rising[:, 0] = torch.randn(512, 32, generator=generator)
+    equal = torch.randn(1, 8, 512, 32, generator=generator)
+    equal = equal * 2 ** torch.randn(1, 8, 1, 32, generator=generator).mul(4)
+    equal[:, 0] = 1
+    for keys in (rising, equal):
+        page = pages.Page(pages.KEYS, 0, 0, keys.bfloat16())
+        chosen = pages.Choice().pack(page, 3, 10000.0)
+        assert len(chosen) == len(pages.pack_page(page, 3, 10000.0))

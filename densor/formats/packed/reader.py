@@ -44,13 +44,14 @@ _HEAD = 1 << 12  # bytes of a blob in which it describes itself, if its name is 
 class PackedFile:
     """A safetensors file, packed or plain, opened for reading through a memory map.
 
-    `header`: of this file; `original`: the file that it was made from, or is, whose names, shapes,
-    `metadata` and `size` are given; `stored_size`: bytes of this file. Safe to use from several
-    threads. Errors name the file.
+    `place`: its path, whatever the working directory is later. `header`: of this file; `original`:
+    the file that it was made from, or is, whose names, shapes, `metadata` and `size` are given;
+    `stored_size`: bytes of this file. Safe to use from several threads. Errors name the file.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.place = os.path.abspath(path)
         self._map, self._data = _mapped(self.path)
         self._cache = None if self._map is None else PageCache(self.path)
         self._before = None if self._cache is None else self._cache.status()
