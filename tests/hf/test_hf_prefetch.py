@@ -16,12 +16,14 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers", minversion="5.22")
 
 from hf_models import damaged, llama, same  # noqa: E402
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING  # noqa: E402
 
 import densor  # noqa: E402
 import densor.hf  # noqa: E402
 from densor.errors import ChecksumError, FileError, TruncatedError  # noqa: E402
 from densor.files import prefetching  # noqa: E402
 from densor.files.ahead import Ahead  # noqa: E402
+from densor.files.packed_model import METHOD  # noqa: E402
 from densor.hf import loader  # noqa: E402
 
 
@@ -168,13 +170,14 @@ def test_garbage_is_collected_after_importing(monkeypatch: pytest.MonkeyPatch) -
 
 def test_garbage_is_collected_after_loading(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states: list[bool] = []
-    original = loader.DensorQuantizer.decoded
+    quantizer = AUTO_QUANTIZER_MAPPING[METHOD]
+    original = quantizer.decoded
 
     def decoded(*args: Any) -> Any:
         states.append(gc.isenabled())
         return original(*args)
 
-    monkeypatch.setattr(loader.DensorQuantizer, "decoded", decoded)
+    monkeypatch.setattr(quantizer, "decoded", decoded)
     densor.hf.from_pretrained(made / "packed")
     assert states and not any(states) and gc.isenabled()
 

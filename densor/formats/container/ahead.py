@@ -93,11 +93,13 @@ class ReadAhead:
     @staticmethod
     def _first(ahead: deque[Task[Stretch]]) -> Stretch:
         """Waits for the first; while another thread reads that, it reads the next one."""
-        first = ahead.popleft()
+        first = ahead[0]  # among those that are settled, until it is there
         first.begin()
-        if ahead and not first.done():
-            ahead[0].begin()
-        return first.result()
+        if len(ahead) > 1 and not first.done():
+            ahead[1].begin()
+        found = first.result()
+        ahead.popleft()
+        return found
 
     def _of_segment(self, segment: Segment, most: int, size_known: bool) -> Iterator[Task[Stretch]]:
         left, base = segment.size, segment.base
