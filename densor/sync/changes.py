@@ -19,7 +19,8 @@ from densor.sync.weights import Described
 BLOB = 0  # codings: an archive of all tensors of the piece, end to end, against what they were
 FEW = 1  # parameters, then each tensor by itself: which elements have changed, and how
 _RUN = 1 << 23  # bytes of tensors that share a piece; a larger one has a piece of its own
-_BOTH = 1 << 12  # bytes of changed tensors, below which parameters may be worth more than they save
+_BOTH = 1 << 14  # bytes of changed tensors, below which parameters may be worth more than they save
+_GAP = 256  # unchanged tensors in turn, whose lengths take as much as parameters of their own
 _NAME = "w"  # of the tensor in a blob; the table has those of the model
 
 
@@ -47,16 +48,17 @@ def encode(
     if old is not None:
         workers = Workers(coder.threads)
         for first, count in _of_one_dtype(tensors):
-            chosen = [i for i in changed if first <= i < first + count]
-            payload = few.encode(tensors, new, old, chosen, workers)
-            if payload is not None and sum(tensors[i].size for i in chosen) < _BOTH:
-                parts = [slice(at, at + n) for at, n in _runs(tensors, chosen)]
-                blobs = sum(len(_blob(tensors, new, old, part, coder)) for part in parts)
-                payload = payload if len(payload) <= blobs else None
-            if payload is not None:
-                piece = Piece(chosen[0], chosen[-1] + 1 - chosen[0], FEW, payload)
-                by_few[piece.first] = piece
-                left = [i for i in left if not piece.first <= i < piece.first + piece.count]
+            of_dtype = [i for i in changed if first <= i < first + count]
+            for chosen in _near(of_dtype):
+                payload = few.encode(tensors, new, old, chosen, workers)
+                if payload is not None and sum(tensors[i].size for i in chosen) < _BOTH:
+                    parts = [slice(at, at + n) for at, n in _runs(tensors, chosen)]
+                    blobs = sum(len(_blob(tensors, new, old, part, coder)) for part in parts)
+                    payload = payload if len(payload) <= blobs else None
+                if payload is not None:
+                    piece = Piece(chosen[0], chosen[-1] + 1 - chosen[0], FEW, payload)
+                    by_few[piece.first] = piece
+                    left = [i for i in left if not piece.first <= i < piece.first + piece.count]
     runs = {first: count for first, count in _runs(tensors, left)}
     for first in sorted(by_few.keys() | runs.keys()):
         if first in by_few:
@@ -73,6 +75,15 @@ def _of_one_dtype(tensors: Sequence[Described]) -> Iterator[tuple[int, int]]:
         if i == len(tensors) or tensors[i].dtype != tensors[first].dtype:
             yield first, i - first
             first = i
+
+
+def _near(changed: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Cuts numbers in order where many are left out."""
+    begin = 0
+    for i in range(1, len(changed) + 1):
+        if i == len(changed) or changed[i] - changed[i - 1] > _GAP:
+            yield changed[begin:i]
+            begin = i
 
 
 def _runs(tensors: Sequence[Described], changed: Sequence[int]) -> Iterator[tuple[int, int]]:

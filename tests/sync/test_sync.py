@@ -95,6 +95,23 @@ def test_a_small_tensor_is_an_archive_where_that_takes_less(
     assert len(piece.payload) < 1000
 
 
+def test_many_unchanged_tensors_between_two_cost_nothing() -> None:
+    count = 5000
+    described = [Described(str(i), "BF16", (4096,)) for i in range(count)]
+    one = np.full(4096, 0x3F80, np.uint16)
+    changed_one = one.copy()
+    changed_one[::500] += np.uint16(1)
+    far = [0, 1, count - 1]
+    before = [one.copy().view(np.uint8) if i in far else one.view(np.uint8) for i in range(count)]
+    after = [(changed_one if i in far else one).view(np.uint8) for i in range(count)]
+    pieces = list(changes.encode(described, after, before, far, changes.Coder()))
+    assert [(piece.first, piece.count) for piece in pieces] == [(0, 2), (count - 1, 1)]
+    assert sum(len(piece.payload) for piece in pieces) < 1000
+    for piece in pieces:
+        changes.apply(piece, described, before, 1, True, lambda _: None)
+    assert all(before[i].tobytes() == after[i].tobytes() for i in far)
+
+
 def blank() -> dict[str, np.ndarray]:
     return {name: np.zeros_like(value) for name, value in weights_at(0).items()}
 
