@@ -242,14 +242,10 @@ class File:
         tensors = self._tensors
         if isinstance(tensors, TensorsInEntries) and tensors.count == len(tensors):
             return tensors.parts
-        found: dict[int, InEntry] = {}
-        by_entry: dict[int, list[TensorInfo]] = {}
+        found: dict[int, tuple[IndexedEntry, list[TensorInfo]]] = {}
         for entry, tensor in tensors.values():
-            if entry.number not in by_entry:
-                by_entry[entry.number] = []
-                found[entry.number] = InEntry(entry, by_entry[entry.number])
-            by_entry[entry.number].append(tensor)
-        return [found[number] for number in sorted(found)]
+            found.setdefault(entry.number, (entry, []))[1].append(tensor)
+        return [InEntry(*found[number]) for number in sorted(found)]
 
     def _add_inside(
         self,

@@ -44,7 +44,7 @@ def encode(
 ) -> Iterator[Piece]:
     """Pieces of the tensors with the numbers `changed`; of all bytes where there is no `old`."""
     by_few: dict[int, Piece] = {}
-    left = list(changed)
+    coded: set[int] = set()  # of these tensors
     if old is not None:
         workers = Workers(coder.threads)
         for first, count in _of_one_dtype(tensors):
@@ -58,8 +58,8 @@ def encode(
                 if payload is not None:
                     piece = Piece(chosen[0], chosen[-1] + 1 - chosen[0], FEW, payload)
                     by_few[piece.first] = piece
-                    left = [i for i in left if not piece.first <= i < piece.first + piece.count]
-    runs = {first: count for first, count in _runs(tensors, left)}
+                    coded.update(chosen)
+    runs = dict(_runs(tensors, [i for i in changed if i not in coded]))
     for first in sorted(by_few.keys() | runs.keys()):
         if first in by_few:
             yield by_few[first]

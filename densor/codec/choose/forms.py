@@ -1,5 +1,6 @@
 """What files hold in a form of its own: tables, pages, streams, notation; or their bytes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from densor.codec import registry
@@ -45,27 +46,40 @@ def as_stream(batch: Batch, level: Level, encode: Encode) -> Coding:
 
 def as_pages(batch: Batch, level: Level, encode: Encode) -> Coding:
     """Pages by their values, or as bytes where that hardly takes less."""
-    as_bytes = replace(batch, kind=BYTES)
-    if batch.base is not None or batch.session is not None:
-        return encode(as_bytes, level)
-    coded: Coding = proposed(registry.CODEC_PAGES, batch, level).encode()
-    if batch.data.size <= MAX_BYTES_OF_LITTLE:
-        return Smallest(coded, encode(as_bytes, level))
     most = MAX_SHARE_OF_PAGES * batch.data.size
-    return Unless(coded, lambda way: way.stored < most, lambda: encode(as_bytes, level))
+    return _or_bytes(registry.CODEC_PAGES, batch, level, encode, MAX_BYTES_OF_LITTLE, lambda: most)
 
 
 def as_notation(batch: Batch, level: Level, encode: Encode) -> Coding:
     """Elements out of their form, or as bytes where that hardly takes less."""
+    little = MIN_BYTES_OF_SPANS if level.bytes == "zstd" else MAX_BYTES_OF_LITTLE
+
+    def most() -> float:
+        return MAX_SHARE_OF_NOTATION * len(zstd_compress(batch.data, FASTEST_ZSTD))
+
+    return _or_bytes(registry.CODEC_NOTATION, batch, level, encode, little, most)
+
+
+def _or_bytes(
+    codec: int,
+    batch: Batch,
+    level: Level,
+    encode: Encode,
+    little: int,
+    most: Callable[[], float],
+) -> Coding:
+    """A batch by a codec, or as bytes, which are tried up to a size and where it takes too much.
+
+    `little`: that size. `most`: bytes that it may take otherwise.
+    """
     as_bytes = replace(batch, kind=BYTES)
     if batch.base is not None or batch.session is not None:
         return encode(as_bytes, level)
-    coded: Coding = proposed(registry.CODEC_NOTATION, batch, level).encode()
-    little = MIN_BYTES_OF_SPANS if level.bytes == "zstd" else MAX_BYTES_OF_LITTLE
+    coded: Coding = proposed(codec, batch, level).encode()
     if batch.data.size <= little:
         return Smallest(coded, encode(as_bytes, level))
-    most = MAX_SHARE_OF_NOTATION * len(zstd_compress(batch.data, FASTEST_ZSTD))
-    return Unless(coded, lambda way: way.stored < most, lambda: encode(as_bytes, level))
+    enough = most()
+    return Unless(coded, lambda way: way.stored < enough, lambda: encode(as_bytes, level))
 
 
 def as_table(batch: Batch, level: Level, encode: Encode) -> Coding:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from densor.codec import registry
 from densor.codec.batch import Batch, Coding, Smallest
-from densor.codec.choose.trials import Encode, coded_bytes, middle, or_with_fewer_contexts, proposed
+from densor.codec.choose.trials import Encode, coded_bytes, or_with_fewer_contexts, proposed
 from densor.codec.codec import CODECS, Encoder
 from densor.codec.kind import BYTES
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings, with_simpler_sound
@@ -69,14 +69,21 @@ def _may_be_bytes(batch: Batch, level: Level) -> bool:
     """Whether sound takes about as little as plain bytes, by a stretch from the middle if long."""
     if batch.data.size <= SOUND_SAMPLE:
         return True
-    piece = middle(batch, SOUND_SAMPLE)
+    piece = _middle(batch, SOUND_SAMPLE)
     as_bytes = coded_bytes(replace(piece, kind=BYTES), level, registry.CODEC_BYTE_CM)
     return as_bytes < MAX_LOSS_AS_BYTES * coded_bytes(piece, level, registry.CODEC_AUDIO)
 
 
+def _middle(batch: Batch, most: int) -> Batch:
+    """Whole rows from the middle of a batch; all of it where it has hardly more."""
+    size = batch.kind.whole_rows(most)
+    begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
+    return batch.alone(batch.data[begin : begin + size] if begin > 0 else batch.data)
+
+
 def _clearly_sound(batch: Batch, level: Level, encode: Encode) -> bool:
     """Whether a stretch from the middle takes far less as sound, by a quick method, than else."""
-    piece = middle(batch, SOUND_SAMPLE)
+    piece = _middle(batch, SOUND_SAMPLE)
     quick = level_settings(DEFAULT_LEVEL)
     as_sound = coded_bytes(piece, quick, registry.CODEC_AUDIO)
     elements = replace(piece, kind=replace(piece.kind, audio=None))
@@ -87,9 +94,7 @@ def _clearly_sound(batch: Batch, level: Level, encode: Encode) -> bool:
 
 def _better_as_bytes(batch: Batch, level: Level) -> bool:
     """Whether some rows from the middle take less as plain bytes."""
-    size = batch.kind.whole_rows(IMAGE_SAMPLE)
-    begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
-    rows = batch.alone(batch.data[begin : begin + size] if begin > 0 else batch.data)
+    rows = _middle(batch, IMAGE_SAMPLE)
     as_bytes = replace(rows, kind=BYTES)
     return coded_bytes(as_bytes, level, registry.CODEC_BYTE_CM) < coded_bytes(
         rows, level, registry.CODEC_IMAGE

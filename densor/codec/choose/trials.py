@@ -26,13 +26,6 @@ def or_with_fewer_contexts(codec: int, batch: Batch, level: Level, coded: Coding
     return Smallest(coded, *ways)
 
 
-def middle(batch: Batch, most: int) -> Batch:
-    """Whole rows from the middle of a batch that has more of them."""
-    size = batch.kind.whole_rows(most)
-    begin = (batch.data.size - size) // 2 // batch.kind.unit * batch.kind.unit
-    return batch.alone(batch.data[begin : begin + size])
-
-
 def coded_bytes(sample: Batch, level: Level, codec: int) -> int:
     """Bytes of the chunks that a sample takes by a codec; parameters count for nothing."""
     return _payload_bytes(sample, level, CODECS[codec].propose(sample, level))

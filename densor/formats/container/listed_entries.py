@@ -98,14 +98,10 @@ class Entries(Sequence[IndexedEntry]):
         return map(self.columns.entry, range(len(self)))
 
 
-class TensorsByName(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
-    """Entries that are tensors, which are made when they are asked for.
+class _Numbered(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
+    """Tensors that are made when they are asked for. `numbers`: by name."""
 
-    `numbers`: those of the entries, by name.
-    """
-
-    def __init__(self, columns: TensorColumns, numbers: Mapping[str, int]) -> None:
-        self.columns = columns
+    def __init__(self, numbers: Mapping[str, int]) -> None:
         self._numbers = numbers
 
     def __len__(self) -> int:
@@ -116,6 +112,14 @@ class TensorsByName(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
 
     def __contains__(self, name: object) -> bool:
         return name in self._numbers
+
+
+class TensorsByName(_Numbered):
+    """Entries that are tensors. `numbers`: those of the entries, by name."""
+
+    def __init__(self, columns: TensorColumns, numbers: Mapping[str, int]) -> None:
+        super().__init__(numbers)
+        self.columns = columns
 
     def __getitem__(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
         entry = self.columns.entry(self._numbers[name])
@@ -131,13 +135,13 @@ class InEntry(NamedTuple):
     tensors: list[TensorInfo] | TensorTable
 
 
-class TensorsInEntries(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
-    """Tensors inside entries, which are made when they are asked for. Later names win."""
+class TensorsInEntries(_Numbered):
+    """Tensors inside entries. Later names win."""
 
     def __init__(self, parts: list[InEntry]) -> None:
         self.parts = parts
         self._begins: list[int] = []
-        self._numbers: dict[str, int] = {}  # of all tensors, by name
+        numbers: dict[str, int] = {}  # of all tensors
         self.count = 0  # of tensors, those that others have replaced included
         for _, tensors in parts:
             self._begins.append(self.count)
@@ -145,17 +149,9 @@ class TensorsInEntries(Mapping[str, tuple[IndexedEntry, TensorInfo]]):
                 names = tensors.names
             else:
                 names = [tensor.name for tensor in tensors]
-            self._numbers.update(zip(names, itertools.count(self.count), strict=False))
+            numbers.update(zip(names, itertools.count(self.count), strict=False))
             self.count += len(tensors)
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._numbers)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._numbers
+        super().__init__(numbers)
 
     def __getitem__(self, name: str) -> tuple[IndexedEntry, TensorInfo]:
         number = self._numbers[name]
