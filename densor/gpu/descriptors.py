@@ -76,12 +76,12 @@ class Arena:
         return self._constants[value]
 
     def gaps(self) -> Iterator[tuple[int, int]]:
-        """Stretches that no kernel may read: between pieces, beyond the last whole word of each."""
+        """Stretches that no kernel may read: between pieces, from a word behind each on."""
         end = 0
         for at, data in [*self._pieces, (self.size, np.empty(0, np.uint8))]:
             if end < at:
                 yield end, at
-            end = -(-(at + data.nbytes) // 4) * 4
+            end = (-(-(at + data.nbytes) // 4) + 1) * 4
 
     def pieces(self) -> Pieces:
         """Of all pieces: where they are in main memory, their bytes, and where they will stand."""

@@ -51,13 +51,28 @@ __device__ __forceinline__ uint2 beside_eight(const Beside& plane, uint32_t i) {
     return *(const uint2*)(plane.base + (i & plane.keep));
 }
 
-// Bytes 0 and 1 of a word, or 2 and 3, apart by 16 bits.
-__device__ __forceinline__ uint32_t low_pair(uint32_t word) { return __byte_perm(word, 0u, 0x4140); }
-__device__ __forceinline__ uint32_t high_pair(uint32_t word) { return __byte_perm(word, 0u, 0x4342); }
+// `a` where `mask` has ones, `b` elsewhere; one instruction, where compilers make two of a mask that they know.
+__device__ __forceinline__ uint32_t merged(uint32_t mask, uint32_t a, uint32_t b) {
+#if defined(CUDA_EMU)
+    return (a & mask) | (b & ~mask);
+#else
+    uint32_t found;
+    asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(found) : "r"(mask), "r"(a), "r"(b));
+    return found;
+#endif
+}
 
-// Two elements of BF16 from their exponents and from their signs and mantissas, 16 bits apart.
+// Two elements of BF16, 16 bits apart, from words with their exponents in place, and twice the byte of sign and mantissa.
 __device__ __forceinline__ uint32_t bf16_pair(uint32_t exponents, uint32_t rest) {
-    return ((rest & 0x00800080u) << 8) | (exponents << 7) | (rest & 0x007f007fu);
+    return merged(0x7f807f80u, exponents, rest);
+}
+
+// Of four elements, 0 and 2, or 1 and 3. A shift brings two exponents to their places at once.
+__device__ __forceinline__ uint32_t bf16_even(uint32_t exponents, uint32_t rest) {
+    return bf16_pair(exponents << 7, __byte_perm(rest, 0u, 0x2200));
+}
+__device__ __forceinline__ uint32_t bf16_odd(uint32_t exponents, uint32_t rest) {
+    return bf16_pair(exponents >> 1, __byte_perm(rest, 0u, 0x3311));
 }
 
 __device__ __forceinline__ uint32_t fp32(uint32_t p0, uint32_t p1, uint32_t low) {
@@ -80,10 +95,12 @@ __device__ __forceinline__ void store_group(uint8_t* out, const Beside* beside, 
         target[0] = v;
     } else if (LAYOUT == BF16) {
         uint2 rest = beside_eight(beside[0], i);
-        v.x = bf16_pair(low_pair(symbols[0]), low_pair(rest.x));
-        v.y = bf16_pair(high_pair(symbols[0]), high_pair(rest.x));
-        v.z = bf16_pair(low_pair(symbols[1]), low_pair(rest.y));
-        v.w = bf16_pair(high_pair(symbols[1]), high_pair(rest.y));
+        uint32_t even = bf16_even(symbols[0], rest.x), odd = bf16_odd(symbols[0], rest.x);
+        v.x = __byte_perm(even, odd, 0x5410);
+        v.y = __byte_perm(even, odd, 0x7632);
+        even = bf16_even(symbols[1], rest.y), odd = bf16_odd(symbols[1], rest.y);
+        v.z = __byte_perm(even, odd, 0x5410);
+        v.w = __byte_perm(even, odd, 0x7632);
         target[0] = v;
     } else if (LAYOUT == WORD16) {
         uint2 low = beside_eight(beside[0], i);
@@ -99,11 +116,11 @@ __device__ __forceinline__ void store_group(uint8_t* out, const Beside* beside, 
             // The high halves of two elements are those of BF16.
             uint32_t a = symbols[k], b = word_of(p1, k), c = word_of(p2, k), d = word_of(p3, k);
             uint32_t low01 = __byte_perm(d, c, 0x5140), low23 = __byte_perm(d, c, 0x7362);
-            uint32_t high01 = bf16_pair(low_pair(a), low_pair(b)), high23 = bf16_pair(high_pair(a), high_pair(b));
-            v.x = __byte_perm(low01, high01, 0x5410);
-            v.y = __byte_perm(low01, high01, 0x7632);
-            v.z = __byte_perm(low23, high23, 0x5410);
-            v.w = __byte_perm(low23, high23, 0x7632);
+            uint32_t even = bf16_even(a, b), odd = bf16_odd(a, b);
+            v.x = __byte_perm(low01, even, 0x5410);
+            v.y = __byte_perm(low01, odd, 0x5432);
+            v.z = __byte_perm(low23, even, 0x7610);
+            v.w = __byte_perm(low23, odd, 0x7632);
             target[k] = v;
         }
     }

@@ -18,10 +18,10 @@ struct Matrix {
 
 static_assert(sizeof(Matrix) == 56, "as palette.py has it");
 
-// Exponents of two ranks, 16 bits apart.
+// Exponents of two ranks, in their places in elements 16 bits apart.
 __device__ __forceinline__ void fill_pairs(const Matrix& m, uint32_t* pairs) {
     for (uint32_t i = threadIdx.x; i < 256u; i += THREADS)
-        pairs[i] = m.palette[i & 15u] | (uint32_t)m.palette[i >> 4] << 16;
+        pairs[i] = (uint32_t)m.palette[i & 15u] << 7 | (uint32_t)m.palette[i >> 4] << 23;
     __syncthreads();
 }
 
@@ -51,15 +51,15 @@ __device__ __forceinline__ void weights_of(const Matrix& m, const uint32_t* pair
 #pragma unroll
         for (uint32_t k = 0; k < 8u; ++k) {
             if (escaped >> (4u * k) & 1u) {
-                const uint32_t shift = 16u * (k & 1u);
+                const uint32_t shift = 16u * (k & 1u) + 7u;
                 exponents[k >> 1] = (exponents[k >> 1] & ~(255u << shift)) | (uint32_t)*at++ << shift;
             }
         }
     }
-    weights[0] = bf16_pair(exponents[0], low_pair(rest.x));
-    weights[1] = bf16_pair(exponents[1], high_pair(rest.x));
-    weights[2] = bf16_pair(exponents[2], low_pair(rest.y));
-    weights[3] = bf16_pair(exponents[3], high_pair(rest.y));
+    weights[0] = bf16_pair(exponents[0], __byte_perm(rest.x, 0u, 0x1100));
+    weights[1] = bf16_pair(exponents[1], __byte_perm(rest.x, 0u, 0x3322));
+    weights[2] = bf16_pair(exponents[2], __byte_perm(rest.y, 0u, 0x1100));
+    weights[3] = bf16_pair(exponents[3], __byte_perm(rest.y, 0u, 0x3322));
 }
 
 // The matrix as it was, row by row.
