@@ -90,6 +90,44 @@ both = operation(mask16(mask16, mask16), lambda builder, a, b: builder.and_(a, b
 either = operation(mask16(mask16, mask16), lambda builder, a, b: builder.or_(a, b))
 neither = operation(mask16(mask16), lambda builder, a: builder.not_(a))
 integers = operation(u32x16(f32x16), lambda builder, a: builder.fptosi(a, _V32))
+bits = operation(u32x16(f32x16), lambda builder, a: builder.bitcast(a, _V32))
+of_bits = operation(f32x16(u32x16), lambda builder, a: builder.bitcast(a, _VECTOR))
+
+
+def _exchanged(builder: Any, rows: list[Any]) -> list[Any]:
+    """The columns of 16 rows of 16: for each bit of the numbers of rows and columns, the quarters
+    in which these differ change places."""
+    for bit in (1, 2, 4, 8):
+        low = [lane & ~bit if not lane & bit else LANES + (lane & ~bit) for lane in range(LANES)]
+        lanes = [ir.Constant(_V32, [lane + plus for lane in low]) for plus in (0, bit)]
+        pairs = [(rows[row & ~bit], rows[row | bit]) for row in range(LANES)]
+        rows = [
+            builder.shuffle_vector(*pair, lanes[bool(row & bit)]) for row, pair in enumerate(pairs)
+        ]
+    return rows
+
+
+@intrinsic
+def transpose(typingctx, source, begin, step, target, at, target_step):
+    """16 rows of 16 numbers, `step` apart in a float32 array, to rows that have been columns."""
+
+    def codegen(context, builder, signature, args):
+        source, begin, step, target, at, target_step = args
+        kinds = signature.args
+        rows = []
+        for row in range(LANES):
+            place = builder.add(begin, builder.mul(step, step.type(row)))
+            address = address_in(context, builder, kinds[0], source, place, _VECTOR)
+            rows.append(builder.load(address))
+            rows[-1].align = 4
+        for row, value in enumerate(_exchanged(builder, rows)):
+            place = builder.add(at, builder.mul(target_step, step.type(row)))
+            address = address_in(context, builder, kinds[3], target, place, _VECTOR)
+            builder.store(value, address).align = 4
+        return context.get_dummy_value()
+
+    sizes = types.intp
+    return types.void(source, sizes, sizes, target, sizes, sizes), codegen
 
 
 @inlined

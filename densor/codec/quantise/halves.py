@@ -1,46 +1,44 @@
 """FP32 numbers as FP16, and back, in compiled code."""
 
 import numpy as np
-from numba import njit
+
+from densor.entropy import float_vectors as v
+from densor.entropy import vectors
+from densor.entropy.jit import inlined
+
+_HALF = 0x3F000000  # bits of .5, which has the last place of FP16's numbers below 2^-14
 
 
-@njit(error_model="numpy")
-def put_half(value, bits, out, at):
-    """A FP32 number as FP16, to nearest, ties to even; `bits`: uint32[1] over `value`.
+@inlined
+def halves(numbers):
+    """16 FP32 numbers as FP16, to nearest, ties to even, in the low halves of the lanes.
 
     What is no number becomes infinite.
     """
-    word = bits[0]
-    sign = (word >> np.uint32(16)) & np.uint32(0x8000)
-    size = word & np.uint32(0x7FFFFFFF)
-    if size >= np.uint32(0x477FF000):  # 65520 and above
-        half = np.uint32(0x7C00)
-    elif size >= np.uint32(0x38800000):  # 2^-14
-        size -= np.uint32(0x38000000)
-        half = (size + np.uint32(0xFFF) + ((size >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
-    elif size > np.uint32(0x33000000):  # 2^-25, half of the least number
-        shift = np.uint32(126) - (size >> np.uint32(23))
-        mantissa = (size & np.uint32(0x7FFFFF)) | np.uint32(0x800000)
-        half = mantissa >> shift
-        rest = mantissa & ((np.uint32(1) << shift) - np.uint32(1))
-        middle = np.uint32(1) << (shift - np.uint32(1))
-        half += np.uint32(rest > middle or (rest == middle and half & np.uint32(1) == 1))
-    else:
-        half = np.uint32(0)
-    half |= sign
-    out[at] = half & np.uint32(255)
-    out[at + 1] = half >> np.uint32(8)
+    word = v.bits(numbers)
+    size = vectors.both(word, vectors.splat(0x7FFFFFFF))
+    moved = vectors.subtract(size, vectors.splat(0x38000000 - 0xFFF))
+    odd = vectors.both(vectors.shift_right(size, 13), vectors.splat(1))
+    half = vectors.shift_right(vectors.add(moved, odd), 13)
+    small = v.bits(v.add(v.size(numbers), v.splat(np.float32(0.5))))
+    small = vectors.subtract(small, vectors.splat(_HALF))
+    half = vectors.choose(vectors.less(size, vectors.splat(0x38800000)), small, half)  # 2^-14
+    finite = vectors.less(size, vectors.splat(0x477FF000))  # 65520
+    half = vectors.choose(finite, half, vectors.splat(0x7C00))
+    sign = vectors.both(vectors.shift_right(word, 16), vectors.splat(0x8000))
+    return vectors.either(half, sign)
 
 
-@njit(error_model="numpy")
-def half_at(data, at, value, bits):
-    """The FP16 number at byte `at`, as FP32; `bits`: uint32[1] over `value`."""
-    half = np.uint32(data[at]) | np.uint32(data[at + 1]) << np.uint32(8)
-    size = half & np.uint32(0x7FFF)
-    if size < np.uint32(0x400):
-        value[0] = np.float32(size) * np.float32(2.0**-24)
-    elif size < np.uint32(0x7C00):
-        bits[0] = (size << np.uint32(13)) + np.uint32(0x38000000)
-    else:
-        bits[0] = np.uint32(0x7F800000)
-    return -value[0] if half & np.uint32(0x8000) else value[0]
+@inlined
+def of_halves(half):
+    """16 FP16 numbers in the low halves of lanes as FP32; what is no number becomes infinite."""
+    size = vectors.both(half, vectors.splat(0x7FFF))
+    word = vectors.add(vectors.shift_left(size, 13), vectors.splat(0x38000000))
+    small = v.subtract(
+        v.of_bits(vectors.add(size, vectors.splat(_HALF))), v.splat(np.float32(0.5))
+    )
+    number = v.choose(vectors.less(size, vectors.splat(0x400)), small, v.of_bits(word))
+    finite = vectors.less(size, vectors.splat(0x7C00))
+    number = v.choose(finite, number, v.splat(np.float32(np.inf)))
+    sign = vectors.shift_left(vectors.both(half, vectors.splat(0x8000)), 16)
+    return v.of_bits(vectors.either(v.bits(number), sign))

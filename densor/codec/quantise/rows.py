@@ -1,20 +1,23 @@
 """Rows of weights in one type, made from rows in another."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.quantise.forms import BLOCK, BLOCK_BYTES, FLOATS, FORMS, Q2_K, block_weights
+from densor.codec.quantise.forms import BLOCK_BYTES, FLOATS, FORMS, Q2_K, block_weights
 from densor.entropy.deferred import deferred
 from densor.runtime.types import Bytes
 
+widen = deferred("densor.codec.quantise.kernels", "widen")
 quantise_blocks = deferred("densor.codec.quantise.kernels", "quantise_blocks")
 quantise_super_blocks = deferred("densor.codec.quantise.super_kernels", "quantise_super_blocks")
 _AT_ONCE = 1 << 16  # weights, few enough to stay in the cache
-_INFINITE = {  # as whole numbers: their type, all bits but the sign, infinity
-    "BF16": ("<u2", 0x7FFF, 0x7F80),
-    "F16": ("<u2", 0x7FFF, 0x7C00),
-    "F32": ("<u4", 0x7FFFFFFF, 0x7F800000),
-}
+_PADDED = 1024  # kernels take so many at a time
+_INFINITE = 0x7F800000
+_BLOCK_WORK, _SUPER_WORK, _SUPER_CODES = 544, 1728, 1216  # sizes of work space
+Floats = npt.NDArray[np.float32]
+Work = tuple[npt.NDArray[Any], ...]
 
 
 def row_bytes(form: str, columns: int) -> int | None:
@@ -36,29 +39,26 @@ def converted(data: Bytes, dtype: str, form: str, columns: int) -> Bytes:
     rows = data.size // (FLOATS[dtype] * columns) if columns else 0
     out = np.empty(rows * size, np.uint8)
     step = max(_AT_ONCE // max(columns, 1), 1)
+    room = np.zeros(-(-min(step, rows) * columns // _PADDED) * _PADDED, np.float32)
+    work = _work(form)
     for begin in range(0, rows, step):
         end = min(begin + step, rows)
         some = data[begin * columns * FLOATS[dtype] : end * columns * FLOATS[dtype]]
-        _convert(some, dtype, form, columns, out[begin * size : end * size])
+        _convert(some, dtype, form, columns, room, work, out[begin * size : end * size])
     return out
 
 
-def _convert(data: Bytes, dtype: str, form: str, columns: int, out: Bytes) -> None:
-    weights = _as_float32(data, dtype)
-    words, unsigned, infinite = _INFINITE[dtype]
-    rows = (data.view(words) & unsigned).reshape(-1, columns)
-    if rows.max() < infinite:
-        _convert_finite(weights, form, out)
-        return
-    odd = rows.max(1) >= infinite
-    weights = np.where(odd[:, None], np.float32(0), weights.reshape(-1, columns)).reshape(-1)
-    _convert_finite(weights, form, out)
-    out.reshape(odd.size, -1)[odd] = 0
-
-
-def _convert_finite(weights: npt.NDArray[np.float32], form: str, out: Bytes) -> None:
+def _convert(
+    data: Bytes, dtype: str, form: str, columns: int, room: Floats, work: Work, out: Bytes
+) -> None:
+    weights = room[: data.size // FLOATS[dtype]]
+    odd = None
+    if _widened(data, dtype, weights) >= _INFINITE:
+        rows = weights.reshape(-1, columns)
+        odd = ~np.isfinite(rows).all(1)
+        rows[odd] = 0
     if form in FORMS:
-        _quantise(weights, form, out)
+        _quantise(room, form, work, out)
     elif form == "F32":
         out[:] = weights.view(np.uint8)
     elif form == "F16":
@@ -68,24 +68,26 @@ def _convert_finite(weights: npt.NDArray[np.float32], form: str, out: Bytes) -> 
         words = weights.view(np.uint32)
         rounded = words + (np.uint32(0x7FFF) + (words >> 16 & 1))
         out[:] = (rounded >> 16).astype("<u2").view(np.uint8)
+    if odd is not None:
+        out.reshape(odd.size, -1)[odd] = 0
 
 
-def _quantise(weights: npt.NDArray[np.float32], form: str, out: Bytes) -> None:
-    if FORMS[form] < Q2_K:
-        number, quanta = np.empty(1, np.float32), np.empty(BLOCK, np.int32)
-        bits = number.view(np.uint32)
-        quantise_blocks(FORMS[form], weights, weights.view(np.int32), number, bits, quanta, out)
-        return
-    work = np.empty(577, np.float32)
-    x, codes = np.empty(512, np.float32), np.empty(512, np.uint8)
-    quantise_super_blocks(FORMS[form], weights, x, work, work.view(np.uint32), codes, out)
+def _work(form: str) -> Work:
+    """Work space of the quantiser of a type."""
+    if FORMS.get(form, 0) < Q2_K:
+        return np.empty(_BLOCK_WORK, np.float32), np.empty(64, np.uint8)
+    x, work = np.empty(2048, np.float32), np.empty(_SUPER_WORK, np.float32)
+    return x, work, np.empty(_SUPER_CODES, np.uint8)
 
 
-def _as_float32(data: Bytes, dtype: str) -> npt.NDArray[np.float32]:
+def _quantise(room: Floats, form: str, work: Work, out: Bytes) -> None:
+    quantise = quantise_blocks if FORMS[form] < Q2_K else quantise_super_blocks
+    quantise(FORMS[form], room, BLOCK_BYTES[form], *work, out)
+
+
+def _widened(data: Bytes, dtype: str, out: Floats) -> int:
+    """Weights as FP32 to `out`; the largest one without its sign, as bits."""
     if dtype == "BF16":
-        words = data.view("<u2").astype(np.uint32)
-        words <<= 16
-        return words.view(np.float32)
-    if dtype == "F16":
-        return data.view("<f2").astype(np.float32)
-    return np.require(data.view("<f4"), np.float32, ["A"])  # a file's may lie anywhere
+        return int(widen(np.require(data.view("<u2"), np.uint16, ["A"]), out.view(np.uint32)))
+    out[:] = data.view("<f2" if dtype == "F16" else "<f4")  # these may lie anywhere
+    return int((out.view(np.uint32) & 0x7FFFFFFF).max()) if out.size else 0

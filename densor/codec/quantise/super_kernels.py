@@ -1,306 +1,383 @@
 """The compiled loops that quantise blocks of 256 weights: GGUF's K types, without importances.
 
 I. Kawrakow, G. Gerganov: llama.cpp, ggml-quants.c, `quantize_row_q*_K_ref`. All in FP32 operations
-that are rounded one by one, in the order of that source.
+that are rounded one by one, in the order of that source. Four blocks go at a time, whose groups of
+16 or 32 weights are the lanes of vectors.
 """
 
 import numpy as np
 from numba import types
 
-from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K
-from densor.codec.quantise.halves import half_at, put_half
+from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K, Q5_K
+from densor.codec.quantise.halves import halves, of_halves
 from densor.codec.quantise.kernels import F32
-from densor.codec.quantise.search_kernels import ROUND, moved, quantum, symmetric, with_minimum
+from densor.codec.quantise.search_kernels import (
+    MINIMA,
+    SCALES,
+    WEIGHTS,
+    moved,
+    quantum,
+    rounded,
+    symmetric,
+    with_minimum,
+)
 from densor.entropy import float_vectors as v
-from densor.entropy import vectors
+from densor.entropy import intrinsics, vectors
 from densor.entropy.jit import W8, inlined, kernel
 
 f32 = np.float32
 _BLOCK = 256
+_AT_ONCE = 4  # blocks
 _LANES = 16
 _TINY = f32(1e-15)
-_SCALES = 512  # where they are in the work space, behind the quanta
-_MINIMA = 528
-_STEPS = 544
-_OFFSETS = 560
-WORK = 576
-
-
-@inlined
-def _nearest(x):
-    """An int64 nearest to x, ties to even; 0 where |x| is 2^22 or more."""
-    if not (np.abs(x) < f32(4194304.0)):
-        return np.int64(0)
-    return np.int64(f32(f32(x + ROUND) - ROUND))
-
-
-@inlined
-def _put(value, number, bits, out, at):
-    """A number as FP16; what that is, as FP32."""
-    number[0] = value
-    put_half(number, bits, out, at)
-    return half_at(out, at, number, bits)
+_STEPS = MINIMA + 64  # where they are in the work space: as they are stored, times their scales
+_OFFSETS = _STEPS + 80
+_INVERSES = _OFFSETS + 80
+_STORED = _INVERSES + 16
+_COLUMNS = _STORED + 16
+WORK = _COLUMNS + 256
+_CODES = WEIGHTS  # of scales, behind those of weights; of minima
+_MORE_CODES = _CODES + 80
+_HALVES = _MORE_CODES + 80
+CODES = _HALVES + 32
 
 
 @inlined
 def _spread(weights, begin, n, x):
-    """Groups of n weights to lanes; those that are missing at the end are 0."""
-    for lane in range(_LANES):
-        for i in range(n):
-            at = begin + lane * n + i
-            x[i * _LANES + lane] = weights[at] if at < weights.size else f32(0.0)
+    """Groups of n weights to lanes."""
+    for k in range(_AT_ONCE):
+        if n == 16:
+            v.transpose(weights, begin + 256 * k, 16, x, 256 * k, 16)
+        else:
+            v.transpose(weights, begin + 512 * (k // 2) + 16 * (k % 2), 32, x, 256 * k, 16)
 
 
 @inlined
-def _requantise(x, work, n, least, most, offset, codes):
-    """Quanta of the scales that are stored, as bytes; those that were found where one is 0."""
-    step = v.load(work, _STEPS)
-    minimum = v.load(work, _OFFSETS)  # infinite where FP16 has no such number; quanta are 0 then
-    step = v.choose(v.less(minimum, v.splat(f32(np.inf))), step, v.splat(f32(np.inf)))
-    none = v.equal(v.load(work, _STEPS), v.splat(f32(0.0)))
+def _gather(work, n, x, codes):
+    """Quanta as bytes, in the order of the weights."""
+    for k in range(_AT_ONCE):
+        if n == 16:
+            v.transpose(work, 256 * k, 16, x, 256 * k, 16)
+        else:
+            v.transpose(work, 256 * k, 16, x, 512 * (k // 2) + 16 * (k % 2), 32)
+    for at in range(0, WEIGHTS, _LANES):
+        vectors.store_u8(codes, at, v.integers(v.load(x, at)))
+
+
+@inlined
+def _whole(x):
+    """Nearest integers, ties to even; 0 where |x| is 2^22 or more."""
+    here = v.less(v.size(x), v.splat(f32(4194304.0)))
+    return v.integers(v.choose(here, rounded(x), v.splat(f32(0.0))))
+
+
+@inlined
+def _floats(integers):
+    return v.of_bits(vectors.float_bits(integers))
+
+
+@inlined
+def _positive(x, numerator):
+    """A number over each of x, 0 where that is not above 0."""
+    zero = v.splat(f32(0.0))
+    return v.choose(v.less(zero, x), v.divide(v.splat(numerator), x), zero)
+
+
+@inlined
+def _greatest(work, n):
+    """The greatest of n scales of blocks, n behind those of the block before, or 0: a lane of each
+    block, then those of minima.
+    """
+    v.transpose(work, SCALES, n, work, _COLUMNS, _LANES)
+    most = v.splat(f32(0.0))
     for i in range(n):
-        wanted = v.divide(v.add(v.load(x, i * _LANES), minimum), step)
-        found = quantum(wanted, v.splat(f32(least)), v.splat(f32(most)))
-        found = v.add(found, v.splat(f32(offset)))
-        found = v.choose(none, v.load(work, i * _LANES), found)
-        vectors.store_u8(codes, i * _LANES, v.integers(found))
-
-
-@inlined
-def _code(codes, n, first, i):
-    """The quantum of weight i of the block whose first lane is `first`."""
-    return codes[(i % n) * _LANES + first + i // n]
-
-
-@inlined
-def _put_pairs(codes, n, first, out, at):
-    """The low two bits of quanta, four of them a byte."""
-    for half in range(2):
-        for i in range(32):
-            byte = np.uint8(0)
-            for k in range(4):
-                code = _code(codes, n, first, half * 128 + 32 * k + i)
-                byte |= np.uint8((code & 3) << (2 * k))
-            out[at + half * 32 + i] = byte
-
-
-@inlined
-def _most(work, begin, count):
-    """The greatest of some numbers, or 0."""
-    most = f32(0.0)
-    for j in range(count):
-        most = work[begin + j] if work[begin + j] > most else most
+        most = v.greater(v.load(work, _COLUMNS + i * _LANES), most)
     return most
 
 
 @inlined
-def _put_q2(work, number, bits, out, at):
-    for j in range(_LANES):
-        out[at + j] = 0
-    for k in range(2):
-        begin = _SCALES + 16 * k
-        most = _most(work, begin, _LANES)
-        inverse = f32(15.0) / most if most > 0 else f32(0.0)
-        for j in range(_LANES):
-            out[at + j] |= np.uint8((_nearest(inverse * work[begin + j]) << (4 * k)) & 255)
-        stored = _put(
-            most / f32(15.0) if most > 0 else f32(0.0), number, bits, out, at + 80 + 2 * k
-        )
-        for j in range(_LANES):
-            factor = f32((out[at + j] >> (4 * k)) & 15)
-            work[_STEPS + 16 * k + j] = stored * factor
+def _extremes(work):
+    """The first of the largest of 16 scales of blocks, with its sign, and its size."""
+    v.transpose(work, SCALES, _LANES, work, _COLUMNS, _LANES)
+    size = v.splat(f32(0.0))
+    most = size
+    for i in range(_LANES):
+        each = v.load(work, _COLUMNS + i * _LANES)
+        larger = v.less(size, v.size(each))
+        most = v.choose(larger, each, most)
+        size = v.choose(larger, v.size(each), size)
+    return most, size
 
 
 @inlined
-def _extreme(work):
-    """The first of the largest scales, with its sign."""
-    size = f32(0.0)
-    most = f32(0.0)
-    for j in range(_LANES):
-        scale = work[_SCALES + j]
-        if np.abs(scale) > size:
-            size = np.abs(scale)
-            most = scale
-    return most
+def _put_numbers(numbers, inverses, work, codes):
+    """Numbers of blocks as FP16; what these are, and inverses, to the work space."""
+    half = halves(numbers)
+    vectors.store_u16(codes, _HALVES, half)
+    v.store(work, _STORED, of_halves(half))
+    v.store(work, _INVERSES, inverses)
 
 
 @inlined
-def _put_q3(work, number, bits, out, at):
+def _copy_number(codes, lane, out, at):
+    intrinsics.store_u16(out, at, intrinsics.load_u16(codes, _HALVES + 2 * lane))
+
+
+@inlined
+def _scaled(work, lane, begin):
+    """Scales or minima of a block as whole numbers."""
+    return _whole(v.multiply(v.splat(work[_INVERSES + lane]), v.load(work, begin)))
+
+
+@inlined
+def _set_steps(work, lane, begin, factors):
+    v.store(work, begin, v.multiply(v.splat(work[_STORED + lane]), _floats(factors)))
+
+
+@inlined
+def _within(integers, least, most):
+    low, high = vectors.splat(least), vectors.splat(most)
+    integers = vectors.choose(vectors.less_signed(integers, high), integers, high)
+    return vectors.choose(vectors.less_signed(integers, low), low, integers)
+
+
+@inlined
+def _scale_q2(work, codes):
+    """Of each block 16 bytes: scales in the low halves, minima in the high ones."""
+    most = _greatest(work, 16)
+    _put_numbers(v.divide(most, v.splat(f32(15.0))), _positive(most, f32(15.0)), work, codes)
+    low = vectors.splat(15)
+    for k in range(_AT_ONCE):
+        scale = vectors.both(_scaled(work, k, SCALES + 16 * k), vectors.splat(255))
+        minimum = _scaled(work, _AT_ONCE + k, MINIMA + 16 * k)
+        pair = vectors.either(scale, vectors.shift_left(minimum, 4))
+        vectors.store_u8(codes, _CODES + 16 * k, pair)
+        _set_steps(work, k, _STEPS + 16 * k, vectors.both(scale, low))
+        minimum = vectors.both(vectors.shift_right(pair, 4), low)
+        _set_steps(work, _AT_ONCE + k, _OFFSETS + 16 * k, minimum)
+
+
+@inlined
+def _scale_signed(work, codes, half):
+    """Scales from -`half` to `half` - 1; of which blocks they are 0, or next to it, as bits."""
+    zero = v.splat(f32(0.0))
+    most, size = _extremes(work)
+    none = v.equal(most, zero)
+    inverse = v.choose(none, zero, v.divide(v.splat(f32(-half)), most))
+    number = v.choose(none, zero, v.divide(v.splat(f32(1.0)), inverse))
+    _put_numbers(number, inverse, work, codes)
+    for k in range(_AT_ONCE):
+        code = _within(_scaled(work, k, SCALES + 16 * k), -half, half - 1)
+        vectors.store_u8(codes, _CODES + 16 * k, code)
+        _set_steps(work, k, _STEPS + 16 * k, code)
+        v.store(work, _OFFSETS + 16 * k, zero)
+    return vectors.bits_of(none), vectors.bits_of(v.less(size, v.splat(_TINY)))
+
+
+@inlined
+def _scale_six_bits(work, codes):
+    """Scales and minima from 0 to 63 of blocks of 8 groups."""
+    most = _greatest(work, 8)
+    _put_numbers(v.divide(most, v.splat(f32(63.0))), _positive(most, f32(63.0)), work, codes)
+    for k in range(_AT_ONCE):  # of 16 lanes 8; the others are then overwritten
+        scale = vectors.both(_scaled(work, k, SCALES + 8 * k), vectors.splat(255))
+        scale = _within(scale, 0, 63)
+        vectors.store_u8(codes, _CODES + 8 * k, scale)
+        _set_steps(work, k, _STEPS + 8 * k, scale)
+        minimum = vectors.both(_scaled(work, 8 + k, MINIMA + 8 * k), vectors.splat(255))
+        minimum = _within(minimum, 0, 63)
+        vectors.store_u8(codes, _MORE_CODES + 8 * k, minimum)
+        _set_steps(work, 8 + k, _OFFSETS + 8 * k, minimum)
+
+
+@inlined
+def _requantise(x, work, n, least, most, offset):
+    """Quanta of the scales that are stored; those that were found where one is 0."""
+    infinite = v.splat(f32(np.inf))
+    for number in range(WEIGHTS // (_LANES * n)):
+        step = v.load(work, _STEPS + _LANES * number)
+        minimum = v.load(work, _OFFSETS + _LANES * number)
+        none = v.equal(step, v.splat(f32(0.0)))
+        step = v.choose(v.less(minimum, infinite), step, infinite)  # FP16 has none such: 0 then
+        for i in range(n):
+            at = (number * n + i) * _LANES
+            wanted = v.divide(v.add(v.load(x, at), minimum), step)
+            found = quantum(wanted, v.splat(f32(least)), v.splat(f32(most)))
+            found = v.add(found, v.splat(f32(offset)))
+            v.store(work, at, v.choose(none, v.load(work, at), found))
+
+
+@inlined
+def _field(codes, at, shift, mask, to):
+    """Bits of 16 codes, at another place."""
+    field = vectors.shift_right(vectors.load_u8(codes, at), shift)
+    return vectors.shift_left(vectors.both(field, vectors.splat(mask)), to)
+
+
+@inlined
+def _put_fields(codes, begin, step, count, shift, mask, width, out, at):
+    """Bits of `count` codes, `step` apart, to fields of `width` bits in each of 16 bytes."""
+    byte = _field(codes, begin, shift, mask, 0)
+    for k in range(1, count):
+        field = _field(codes, begin + step * k, shift, mask, width * k)
+        byte = vectors.either(byte, field)
+    vectors.store_u8(out, at, byte)
+
+
+@inlined
+def _put_pairs(codes, begin, shift, out, at):
+    """Two bits of quanta, four of them a byte."""
+    for part in range(4):
+        first = begin + 128 * (part // 2) + 16 * (part % 2)
+        _put_fields(codes, first, 32, 4, shift, 3, 2, out, at + 16 * part)
+
+
+@inlined
+def _put_bits(codes, begin, shift, out, at):
+    """One bit of quanta, eight of them a byte."""
+    for part in range(2):
+        _put_fields(codes, begin + 16 * part, 32, 8, shift, 1, 1, out, at + 16 * part)
+
+
+@inlined
+def _put_nibbles(codes, begin, step, out, at):
+    """The low four bits of quanta, two a byte, which are `step` weights apart."""
+    for part in range(8):
+        place = 16 * part
+        first = begin + place // step * 2 * step + place % step
+        _put_fields(codes, first, step, 2, 0, 15, 4, out, at + place)
+
+
+@inlined
+def _put_q2(codes, k, out, at):
+    vectors.store_u8(out, at, vectors.load_u8(codes, _CODES + 16 * k))
+    _put_pairs(codes, _BLOCK * k, 0, out, at + 16)
+    _copy_number(codes, k, out, at + 80)
+    _copy_number(codes, _AT_ONCE + k, out, at + 82)
+
+
+@inlined
+def _put_q3(codes, k, none, out, at):
+    _put_bits(codes, _BLOCK * k, 2, out, at)
+    _put_pairs(codes, _BLOCK * k, 0, out, at + 32)
+    scales = _CODES + 16 * k
     for j in range(12):
         out[at + 96 + j] = 0
-    most = _extreme(work)
-    inverse = f32(-32.0) / most if most != 0 else f32(0.0)
-    step = _put(f32(1.0) / inverse if most != 0 else f32(0.0), number, bits, out, at + 108)
     for j in range(_LANES):
-        factor = np.int64(-32)
-        if most != 0:
-            factor = max(np.int64(-32), min(np.int64(31), _nearest(inverse * work[_SCALES + j])))
-        code = factor + 32
+        code = (codes[scales + j] + 32) & 63
+        if none:
+            code = 0
         out[at + 96 + j % 8] |= np.uint8((code & 15) << (4 * (j // 8)))
         out[at + 104 + j % 4] |= np.uint8((code >> 4) << (2 * (j // 4)))
-        work[_STEPS + j] = step * f32(factor)
-        work[_OFFSETS + j] = f32(0.0)
+    _copy_number(codes, k, out, at + 108)
 
 
 @inlined
-def _put_q6(work, number, bits, out, at):
-    """Whether the block is not all 0."""
-    most = _extreme(work)
-    if np.abs(most) < _TINY:
-        for j in range(210):
-            out[at + j] = 0
-        return False
-    inverse = f32(-128.0) / most
-    step = _put(f32(1.0) / inverse, number, bits, out, at + 208)
-    for j in range(_LANES):
-        factor = max(np.int64(-128), min(np.int64(127), _nearest(inverse * work[_SCALES + j])))
-        out[at + 192 + j] = np.uint8(factor & 255)
-        work[_STEPS + j] = step * f32(factor)
-        work[_OFFSETS + j] = f32(0.0)
-    return True
+def _put_six_bits(codes, begin, out, at, k):
+    """Scales (k = 0) or minima (k = 1) of a block of 8 groups, to 12 bytes of both."""
+    for j in range(8):
+        code = np.int64(codes[begin + j])
+        if j < 4:
+            out[at + 4 * k + j] |= np.uint8(code)
+        else:
+            out[at + 4 + j] |= np.uint8((code & 15) << (4 * k))
+            out[at + 4 * k + j - 4] |= np.uint8(code >> 4 << 6)
 
 
 @inlined
-def _put_six_bits(work, first, number, bits, out, at):
-    """Scales and minima of a block of 8 groups."""
+def _put_q4_or_q5(wide, codes, k, out, at):
+    _copy_number(codes, k, out, at)
+    _copy_number(codes, 8 + k, out, at + 2)
     for j in range(12):
         out[at + 4 + j] = 0
-    for k in range(2):
-        begin = _SCALES + 16 * k + first
-        most = _most(work, begin, 8)
-        inverse = f32(63.0) / most if most > 0 else f32(0.0)
-        stored = _put(most / f32(63.0), number, bits, out, at + 2 * k)
-        for j in range(8):
-            code = min(_nearest(inverse * work[begin + j]) & 255, np.int64(63))
-            if j < 4:
-                out[at + 4 + 4 * k + j] |= np.uint8(code)
-            else:
-                out[at + 8 + j] |= np.uint8((code & 15) << (4 * k))
-                out[at + 4 * k + j] |= np.uint8(code >> 4 << 6)
-            work[_STEPS + 16 * k + first + j] = stored * f32(code)
+    _put_six_bits(codes, _CODES + 8 * k, out, at + 4, 0)
+    _put_six_bits(codes, _MORE_CODES + 8 * k, out, at + 4, 1)
+    at += 16
+    if wide:
+        _put_bits(codes, _BLOCK * k, 4, out, at)
+        at += 32
+    _put_nibbles(codes, _BLOCK * k, 32, out, at)
 
 
 @inlined
-def _put_nibbles(codes, first, out, at):
-    """The low four bits of quanta, two a byte, of groups of 32 weights."""
-    for pair in range(4):
-        for i in range(32):
-            low = codes[i * _LANES + first + 2 * pair]
-            high = codes[i * _LANES + first + 2 * pair + 1]
-            out[at + 32 * pair + i] = np.uint8((low & 15) | (high & 15) << 4)
+def _put_q6(codes, k, zero, out, at):
+    if zero:
+        for j in range(210):
+            out[at + j] = 0
+        return
+    _put_nibbles(codes, _BLOCK * k, 64, out, at)
+    _put_pairs(codes, _BLOCK * k, 4, out, at + 128)
+    vectors.store_u8(out, at + 192, vectors.load_u8(codes, _CODES + 16 * k))
+    _copy_number(codes, k, out, at + 208)
 
 
 @inlined
-def _put_q6_quanta(codes, out, at):
-    """The low four bits of quanta, two a byte, and the high two bits, four a byte."""
-    for half in range(2):
-        for i in range(32):
-            high = np.uint8(0)
-            for k in range(4):
-                code = _code(codes, 16, 0, half * 128 + 32 * k + i)
-                high |= np.uint8((code >> 4) << (2 * k))
-            out[at + 128 + 32 * half + i] = high
-            for k in range(2):
-                low = _code(codes, 16, 0, half * 128 + 32 * k + i)
-                top = _code(codes, 16, 0, half * 128 + 32 * k + 64 + i)
-                out[at + 64 * half + 32 * k + i] = np.uint8((low & 15) | (top & 15) << 4)
-
-
-@inlined
-def _put_third_bits(codes, out, at):
-    for i in range(32):
-        byte = np.uint8(0)
-        for k in range(8):
-            byte |= np.uint8((_code(codes, 16, 0, 32 * k + i) >> 2) << k)
-        out[at + i] = byte
-
-
-@inlined
-def _put_fifth_bits(codes, first, out, at):
-    """Of quanta of groups of 32 weights."""
-    for i in range(32):
-        byte = np.uint8(0)
-        for j in range(8):
-            byte |= np.uint8((codes[i * _LANES + first + j] >> 4) << j)
-        out[at + i] = byte
-
-
-@inlined
-def _q2(weights, begin, x, work, number, bits, codes, out, at):
+def _q2(weights, begin, there, x, work, codes, out, at):
     _spread(weights, begin, 16, x)
-    scale, least = with_minimum(x, work, 16, 3, f32(-0.5), f32(0.1), 15, True)
-    v.store(work, _SCALES, scale)
-    v.store(work, _MINIMA, least)
-    _put_q2(work, number, bits, out, at)
-    _requantise(x, work, 16, 0, 3, 0, codes)
-    _put_pairs(codes, 16, 0, out, at + 16)
+    for number in range(0, 4, 2):
+        with_minimum(x, work, number, 16, 3, f32(-0.5), f32(0.1), 15, True)
+    _scale_q2(work, codes)
+    _requantise(x, work, 16, 0, 3, 0)
+    _gather(work, 16, x, codes)
+    for k in range(there):
+        _put_q2(codes, k, out, at + 84 * k)
 
 
 @inlined
-def _q3(weights, begin, x, work, number, bits, codes, out, at):
+def _q3(weights, begin, there, x, work, codes, out, at):
     _spread(weights, begin, 16, x)
-    v.store(work, _SCALES, moved(x, work, 16, 4))
-    _put_q3(work, number, bits, out, at)
-    _requantise(x, work, 16, -4, 3, 4, codes)
-    _put_pairs(codes, 16, 0, out, at + 32)
-    _put_third_bits(codes, out, at)
+    moved(x, work, 16, 4)
+    none, _ = _scale_signed(work, codes, 32)
+    _requantise(x, work, 16, -4, 3, 4)
+    _gather(work, 16, x, codes)
+    for k in range(there):
+        _put_q3(codes, k, none >> k & 1, out, at + 110 * k)
 
 
 @inlined
-def _q4_or_q5(wide, weights, begin, x, work, number, bits, codes, out, at):
-    """Two blocks of Q5_K (`wide`) or Q4_K, one at the end; returns where the next ones begin."""
+def _q4_or_q5(wide, weights, begin, there, x, work, codes, out, at):
+    """Blocks of Q5_K (`wide`) or Q4_K."""
     _spread(weights, begin, 32, x)
     first = f32(-0.5) if wide else f32(-1.0)
     levels, tries = (31, 15) if wide else (15, 20)
-    scale, least = with_minimum(x, work, 32, levels, first, f32(0.1), tries, False)
-    v.store(work, _SCALES, scale)
-    v.store(work, _MINIMA, least)
-    there = min(2, (weights.size - begin) // _BLOCK)
+    with_minimum(x, work, 0, 32, levels, first, f32(0.1), tries, False)
+    _scale_six_bits(work, codes)
+    _requantise(x, work, 32, 0, levels, 0)
+    _gather(work, 32, x, codes)
     size = 176 if wide else 144
     for k in range(there):
-        _put_six_bits(work, 8 * k, number, bits, out, at + k * size)
-    _requantise(x, work, 32, 0, levels, 0, codes)
-    for k in range(there):
-        if wide:
-            _put_fifth_bits(codes, 8 * k, out, at + 16)
-        _put_nibbles(codes, 8 * k, out, at + size - 128)
-        at += size
-    return at
+        _put_q4_or_q5(wide, codes, k, out, at + size * k)
 
 
 @inlined
-def _q6(weights, begin, x, work, number, bits, codes, out, at):
+def _q6(weights, begin, there, x, work, codes, out, at):
     _spread(weights, begin, 16, x)
-    v.store(work, _SCALES, symmetric(x, work, 16, 32))
-    if _put_q6(work, number, bits, out, at):
-        _requantise(x, work, 16, -32, 31, 32, codes)
-        _put_q6_quanta(codes, out, at)
+    for number in range(_AT_ONCE):
+        symmetric(x, work, number, 16, 32)
+    _, tiny = _scale_signed(work, codes, 128)
+    _requantise(x, work, 16, -32, 31, 32)
+    _gather(work, 16, x, codes)
+    for k in range(there):
+        _put_q6(codes, k, tiny >> k & 1, out, at + 210 * k)
 
 
-@kernel(
-    types.void(types.int64, F32, types.float32[::1], types.float32[::1], types.uint32[::1], W8, W8)
-)
-def quantise_super_blocks(form, weights, x, work, bits, codes, out):
-    """Blocks of 256 finite `weights`, float32[256 * n], to `out`, as `form`, of `FORMS`, has them.
+@kernel(types.void(types.int64, F32, types.int64, types.float32[::1], types.float32[::1], W8, W8))
+def quantise_super_blocks(form, weights, size, x, work, codes, out):
+    """Blocks of 256 finite `weights` to `out`, blocks of `size` bytes, as `form`, of `FORMS`, has
+    them.
 
-    Work space: `x`, float32[512]; `work`, float32[577]; `bits`, uint32[577], the same memory;
-    `codes`, uint8[512].
+    `weights`: float32, of four blocks or a multiple, of which as many count as `out` has room for.
+    Work space: `x`, float32[2 * `WEIGHTS`]; `work`, float32[`WORK`]; `codes`, uint8[`CODES`].
     """
-    number = work[WORK:]
-    word = bits[WORK:]
-    at = 0
-    if form == Q2_K:
-        for begin in range(0, weights.size, _BLOCK):
-            _q2(weights, begin, x, work, number, word, codes, out, at)
-            at += 84
-    elif form == Q3_K:
-        for begin in range(0, weights.size, _BLOCK):
-            _q3(weights, begin, x, work, number, word, codes, out, at)
-            at += 110
-    elif form < Q4_K + 2:
-        for begin in range(0, weights.size, 2 * _BLOCK):
-            at = _q4_or_q5(form != Q4_K, weights, begin, x, work, number, word, codes, out, at)
-    else:
-        for begin in range(0, weights.size, _BLOCK):
-            _q6(weights, begin, x, work, number, word, codes, out, at)
-            at += 210
+    blocks = out.size // size
+    for first in range(0, blocks, _AT_ONCE):
+        there = min(blocks - first, _AT_ONCE)
+        begin, at = first * _BLOCK, first * size
+        if form == Q2_K:
+            _q2(weights, begin, there, x, work, codes, out, at)
+        elif form == Q3_K:
+            _q3(weights, begin, there, x, work, codes, out, at)
+        elif form == Q4_K or form == Q5_K:
+            _q4_or_q5(form == Q5_K, weights, begin, there, x, work, codes, out, at)
+        else:
+            _q6(weights, begin, there, x, work, codes, out, at)
