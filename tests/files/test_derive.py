@@ -185,6 +185,32 @@ def test_the_reference_quantises_alike(form: str) -> None:
     assert found.tobytes() == right
 
 
+@pytest.mark.parametrize("form", quantised_forms.FORMS)
+def test_any_number_of_odd_blocks_is_quantised_as_each_is(form: str) -> None:
+    rng = random_state("odd blocks")
+    columns = quantised_forms.block_weights(form)
+    blocks = rng.normal(0, 1, (19, columns)).astype("f4")
+    blocks[0] = -0.0
+    blocks[1, ::2], blocks[1, 1::2] = -0.0, 0.0
+    blocks[2] = np.abs(blocks[2]) * (rng.random(columns) < 0.3)  # the least is 0
+    blocks[3] = np.abs(blocks[3]) * np.where(rng.random(columns) < 0.3, 1, -0.0)
+    blocks[4] = rng.integers(-3, 4, columns)  # several of the largest, of both signs
+    blocks[5] *= 1e-40
+    blocks[6] *= 1e37
+    blocks[7, :] = 0.125
+    words = blocks.view("u4") >> 16
+    blocks = (words << 16).view("f4")
+    right = [reference.quantise(row, form) for row in blocks]
+    for count in (1, 2, 3, 4, 5, 16, 17, 19):
+        data = words[:count].astype("<u2").reshape(-1).view(np.uint8)
+        found = converted(data, "BF16", form, columns)
+        assert found.tobytes() == b"".join(right[:count]), count
+        odd = np.concatenate([np.zeros(1, np.uint8), data])[1:]  # where no uint16 may lie
+        out = np.full(found.size + 2, 77, np.uint8)
+        assert (converted(odd, "BF16", form, columns * count, out[1:-1]) == found).all()
+        assert out[0] == out[-1] == 77
+
+
 @pytest.mark.parametrize("form", ["Q8_0", "Q5_1", "Q4_K", "F16"])
 def test_rows_with_what_is_no_number_are_zero(form: str) -> None:
     weights = np.ones((3, 256), "f4")

@@ -12,6 +12,8 @@ BLOCK_BYTES = {
     "Q4_0": 18, "Q4_1": 20, "Q5_0": 22, "Q5_1": 24, "Q8_0": 34,
     "Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210,
 }  # fmt: skip
+BLOCK_WORK, BLOCK_CODES = 544, 64  # sizes of the work space of what makes such blocks
+SUPER_WORK, SUPER_CODES = 1600, 1216
 FLOATS = {"F32": 4, "F16": 2, "BF16": 2}  # bytes of a weight; also what is quantised
 
 

@@ -34,9 +34,7 @@ def of_halves(half):
     """16 FP16 numbers in the low halves of lanes as FP32; what is no number becomes infinite."""
     size = vectors.both(half, vectors.splat(0x7FFF))
     word = vectors.add(vectors.shift_left(size, 13), vectors.splat(0x38000000))
-    small = v.subtract(
-        v.of_bits(vectors.add(size, vectors.splat(_HALF))), v.splat(np.float32(0.5))
-    )
+    small = v.subtract(v.of_bits(vectors.add(size, vectors.splat(_HALF))), v.splat(np.float32(0.5)))
     number = v.choose(vectors.less(size, vectors.splat(0x400)), small, v.of_bits(word))
     finite = vectors.less(size, vectors.splat(0x7C00))
     number = v.choose(finite, number, v.splat(np.float32(np.inf)))

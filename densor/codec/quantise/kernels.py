@@ -8,7 +8,7 @@ each lane has one; scales are made for 16 blocks at a time, one in each lane.
 import numpy as np
 from numba import types
 
-from densor.codec.quantise.forms import Q5_0, Q8_0
+from densor.codec.quantise.forms import BLOCK, BLOCK_WORK, Q5_0, Q8_0
 from densor.codec.quantise.halves import halves
 from densor.entropy import float_vectors as v
 from densor.entropy import intrinsics, vectors
@@ -16,10 +16,9 @@ from densor.entropy.jit import R16, W8, W32, inlined, kernel
 
 F32 = types.Array(types.float32, 1, "C", readonly=True)
 f32 = np.float32
-BLOCK = 32
 _LANES = 16
 _SCALES, _LEAST, _ROWS, _MORE_ROWS = 0, 16, 32, 288  # where they are in the work space
-WORK = 544
+assert BLOCK_WORK == _MORE_ROWS + 256
 
 
 @kernel(types.uint32(R16, W32))
@@ -211,7 +210,7 @@ def quantise_blocks(form, weights, size, work, codes, out):
     them.
 
     `weights`: float32, of 16 blocks or a multiple, of which as many count as `out` has room for.
-    Work space: `work`, float32[`WORK`]; `codes`, uint8[64].
+    Work space: `work`, float32[`BLOCK_WORK`]; `codes`, uint8[`BLOCK_CODES`].
     """
     blocks = out.size // size
     for first in range(0, blocks, _LANES):

@@ -5,7 +5,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.quantise.forms import BLOCK_BYTES, FLOATS, FORMS, Q2_K, block_weights
+from densor.codec.quantise.forms import (
+    BLOCK_BYTES,
+    BLOCK_CODES,
+    BLOCK_WORK,
+    FLOATS,
+    FORMS,
+    Q2_K,
+    SUPER_CODES,
+    SUPER_WORK,
+    block_weights,
+)
 from densor.entropy.deferred import deferred
 from densor.runtime.types import Bytes
 
@@ -15,7 +25,6 @@ quantise_super_blocks = deferred("densor.codec.quantise.super_kernels", "quantis
 _AT_ONCE = 1 << 16  # weights, few enough to stay in the cache
 _PADDED = 1024  # kernels take so many at a time
 _INFINITE = 0x7F800000
-_BLOCK_WORK, _SUPER_WORK, _SUPER_CODES = 544, 1728, 1216  # sizes of work space
 Floats = npt.NDArray[np.float32]
 Work = tuple[npt.NDArray[Any], ...]
 
@@ -28,8 +37,8 @@ def row_bytes(form: str, columns: int) -> int | None:
     return None if rest else blocks * BLOCK_BYTES[form]
 
 
-def converted(data: Bytes, dtype: str, form: str, columns: int) -> Bytes:
-    """Rows of so many weights of type `dtype`, uint8, as `form` has them, uint8.
+def converted(data: Bytes, dtype: str, form: str, columns: int, out: Bytes | None = None) -> Bytes:
+    """Rows of so many weights of type `dtype`, uint8, as `form` has them, uint8; to `out` if given.
 
     A row in which some are infinite or no numbers is 0: what becomes of these is not the same
     everywhere.
@@ -37,7 +46,8 @@ def converted(data: Bytes, dtype: str, form: str, columns: int) -> Bytes:
     size = row_bytes(form, columns)
     assert size is not None
     rows = data.size // (FLOATS[dtype] * columns) if columns else 0
-    out = np.empty(rows * size, np.uint8)
+    if out is None:
+        out = np.empty(rows * size, np.uint8)
     step = max(_AT_ONCE // max(columns, 1), 1)
     room = np.zeros(-(-min(step, rows) * columns // _PADDED) * _PADDED, np.float32)
     work = _work(form)
@@ -75,9 +85,9 @@ def _convert(
 def _work(form: str) -> Work:
     """Work space of the quantiser of a type."""
     if FORMS.get(form, 0) < Q2_K:
-        return np.empty(_BLOCK_WORK, np.float32), np.empty(64, np.uint8)
-    x, work = np.empty(2048, np.float32), np.empty(_SUPER_WORK, np.float32)
-    return x, work, np.empty(_SUPER_CODES, np.uint8)
+        return np.empty(BLOCK_WORK, np.float32), np.empty(BLOCK_CODES, np.uint8)
+    x, work = np.empty(2048, np.float32), np.empty(SUPER_WORK, np.float32)
+    return x, work, np.empty(SUPER_CODES, np.uint8)
 
 
 def _quantise(room: Floats, form: str, work: Work, out: Bytes) -> None:

@@ -121,9 +121,7 @@ def _fitted(x, quanta, at, n, levels, inverse, least, sum_w, sum_x):
     new_least = v.divide(above, divisor)
     positive = v.less(zero, new_least)
     scale = v.subtract(v.multiply(sum_w, sum_xl), v.multiply(sum_x, sum_l))
-    scale = v.divide(
-        v.choose(positive, sum_xl, scale), v.choose(positive, sum_l2, divisor)
-    )
+    scale = v.divide(v.choose(positive, sum_xl, scale), v.choose(positive, sum_l2, divisor))
     return scale, v.choose(positive, zero, new_least), divisor
 
 

@@ -8,7 +8,7 @@ that are rounded one by one, in the order of that source. Four blocks go at a ti
 import numpy as np
 from numba import types
 
-from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K, Q5_K
+from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K, Q5_K, SUPER_CODES, SUPER_WORK
 from densor.codec.quantise.halves import halves, of_halves
 from densor.codec.quantise.kernels import F32
 from densor.codec.quantise.search_kernels import (
@@ -35,11 +35,11 @@ _OFFSETS = _STEPS + 80
 _INVERSES = _OFFSETS + 80
 _STORED = _INVERSES + 16
 _COLUMNS = _STORED + 16
-WORK = _COLUMNS + 256
+assert SUPER_WORK == _COLUMNS + 256
 _CODES = WEIGHTS  # of scales, behind those of weights; of minima
 _MORE_CODES = _CODES + 80
 _HALVES = _MORE_CODES + 80
-CODES = _HALVES + 32
+assert SUPER_CODES == _HALVES + 32
 
 
 @inlined
@@ -367,7 +367,8 @@ def quantise_super_blocks(form, weights, size, x, work, codes, out):
     them.
 
     `weights`: float32, of four blocks or a multiple, of which as many count as `out` has room for.
-    Work space: `x`, float32[2 * `WEIGHTS`]; `work`, float32[`WORK`]; `codes`, uint8[`CODES`].
+    Work space: `x`, float32[2 * `WEIGHTS`]; `work`, float32[`SUPER_WORK`]; `codes`,
+    uint8[`SUPER_CODES`].
     """
     blocks = out.size // size
     for first in range(0, blocks, _AT_ONCE):
@@ -377,7 +378,7 @@ def quantise_super_blocks(form, weights, size, x, work, codes, out):
             _q2(weights, begin, there, x, work, codes, out, at)
         elif form == Q3_K:
             _q3(weights, begin, there, x, work, codes, out, at)
-        elif form == Q4_K or form == Q5_K:
+        elif form in (Q4_K, Q5_K):
             _q4_or_q5(form == Q5_K, weights, begin, there, x, work, codes, out, at)
         else:
             _q6(weights, begin, there, x, work, codes, out, at)

@@ -593,9 +593,9 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def alone(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
         """Original bytes `begin` to `end` of an entry, decoded in the thread that asks."""
-        out = np.empty(end - begin, np.uint8)
         if any(part.entry.meta.base is not None for part in self.parts(entry, begin, end)):
             raise FormatError("what a file is made from has a base itself")  # no circles
+        out = POOL.take(end - begin)
         message = "what a file is made from takes too much to read"
         self.fill(entry, begin, out, Budget(out.size, message))
         return out

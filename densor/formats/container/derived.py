@@ -17,6 +17,7 @@ from densor.formats.container import strictjson
 from densor.formats.container.base import GivenBase, described
 from densor.formats.container.entry import BYTES, BaseRef, parse_digest
 from densor.formats.tensors import TensorInfo
+from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 
 NAME = "densor.derived"  # of the entry that says how
@@ -63,17 +64,19 @@ class DerivedTensor(NamedTuple):
         """Where the tensor ends in its file."""
         return self.offset + self.rows * self.row
 
-    def made(self, read: Read, first: int, last: int) -> Bytes:
-        """Rows `first` to `last`."""
+    def made(self, read: Read, first: int, last: int, out: Bytes | None = None) -> Bytes:
+        """Rows `first` to `last`; to `out` if given."""
         group = self.group
         low, high = first // group * group, -(-last // group) * group
         size = self.columns * FLOATS[self.dtype]
-        data = read(self.entry, self.begin + low * size, self.begin + high * size)
+        data = given = read(self.entry, self.begin + low * size, self.begin + high * size)
         if self.heads:
             halves = data.reshape(-1, 2, group // 2, size)
             data = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1)
         data = np.ascontiguousarray(data[(first - low) * size : (last - low) * size])
-        return converted(data, self.dtype, self.form, self.columns)
+        made = converted(data, self.dtype, self.form, self.columns, out)
+        POOL.give(given)
+        return made
 
 
 class Recipe(NamedTuple):
@@ -109,7 +112,8 @@ class DerivedSource:
 
     def read_at(self, offset: int, count: int) -> Bytes:
         """Some of them."""
-        out = np.zeros(count, np.uint8)
+        out = POOL.take(count)
+        at = offset
         number = max(bisect_right(self._offsets, offset) - 1, 0)
         for tensor in self._tensors[number:]:
             if tensor.offset >= offset + count:
@@ -117,11 +121,17 @@ class DerivedSource:
             low, high = max(offset, tensor.offset), min(offset + count, tensor.end)
             if low >= high:
                 continue
+            out[at - offset : low - offset] = 0
             first = (low - tensor.offset) // tensor.row
             last = -(-(high - tensor.offset) // tensor.row)
             begin = tensor.offset + first * tensor.row
-            made = tensor.made(self._read, first, last)
-            out[low - offset : high - offset] = made[low - begin : high - begin]
+            target = out[low - offset : high - offset]
+            if target.size == (last - first) * tensor.row:
+                tensor.made(self._read, first, last, target)
+            else:
+                target[:] = tensor.made(self._read, first, last)[low - begin : high - begin]
+            at = high
+        out[at - offset :] = 0
         return out
 
 
