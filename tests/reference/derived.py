@@ -173,9 +173,10 @@ def _short(x: Floats, form: str) -> bytes:
         d = f(v / f(-middle))
         q = np.trunc(x * _inverse(d) + f(middle + 0.5))
     else:
-        d = f((x.max() - x.min()) / f(top))
-        q = np.trunc((x - x.min()) * _inverse(d) + f(0.5))
-        stored = half(x.min())[0]
+        least = x[np.argmax(x == x.min())]  # the first of those that are 0 and -0
+        d = f((x.max() - least) / f(top) + f(0))
+        q = np.trunc((x - least) * _inverse(d) + f(0.5))
+        stored = half(least)[0]
     codes = [min(int(each), top) for each in q]
     packed = bytes((codes[i] & 15) | (codes[i + 16] & 15) << 4 for i in range(16))
     fifth = sum((code >> 4 & 1) << i for i, code in enumerate(codes))
