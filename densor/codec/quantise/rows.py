@@ -17,13 +17,14 @@ from densor.codec.quantise.forms import (
     block_weights,
 )
 from densor.entropy.deferred import deferred
+from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 
 widen = deferred("densor.codec.quantise.kernels", "widen")
 quantise_blocks = deferred("densor.codec.quantise.kernels", "quantise_blocks")
 quantise_super_blocks = deferred("densor.codec.quantise.super_kernels", "quantise_super_blocks")
 _AT_ONCE = 1 << 16  # weights, few enough to stay in the cache
-_PADDED = 1024  # kernels take so many at a time
+_PADDED = 1024
 _INFINITE = 0x7F800000
 Floats = npt.NDArray[np.float32]
 Work = tuple[npt.NDArray[Any], ...]
@@ -49,19 +50,26 @@ def converted(data: Bytes, dtype: str, form: str, columns: int, out: Bytes | Non
     if out is None:
         out = np.empty(rows * size, np.uint8)
     step = max(_AT_ONCE // max(columns, 1), 1)
-    room = np.zeros(-(-min(step, rows) * columns // _PADDED) * _PADDED, np.float32)
     work = _work(form)
-    for begin in range(0, rows, step):
-        end = min(begin + step, rows)
-        some = data[begin * columns * FLOATS[dtype] : end * columns * FLOATS[dtype]]
-        _convert(some, dtype, form, columns, room, work, out[begin * size : end * size])
+    with POOL.lend(_padded(min(step, rows) * columns) * 4) as memory:
+        room = memory.view(np.float32)
+        for begin in range(0, rows, step):
+            end = min(begin + step, rows)
+            some = data[begin * columns * FLOATS[dtype] : end * columns * FLOATS[dtype]]
+            _convert(some, dtype, form, columns, room, work, out[begin * size : end * size])
     return out
+
+
+def _padded(weights: int) -> int:
+    """As many as kernels take at a time, or a multiple."""
+    return -(-weights // _PADDED) * _PADDED
 
 
 def _convert(
     data: Bytes, dtype: str, form: str, columns: int, room: Floats, work: Work, out: Bytes
 ) -> None:
     weights = room[: data.size // FLOATS[dtype]]
+    room[weights.size : _padded(weights.size)] = 0
     odd = None
     if _widened(data, dtype, weights) >= _INFINITE:
         rows = weights.reshape(-1, columns)
