@@ -4,7 +4,8 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.delta.elements import by_size, is_aligned
-from densor.codec.delta.few_params import NEAR, SUMS, FewParameters, first_seen
+from densor.codec.delta.few_params import FewParameters, first_seen
+from densor.codec.delta.payload import NEAR, SUMS
 from densor.errors import FormatError
 
 _MAX_FIRST = 127

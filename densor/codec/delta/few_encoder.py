@@ -14,9 +14,10 @@ from densor.codec.batch import Bytes
 from densor.codec.delta import few_params, tokens
 from densor.codec.delta.contexts import group
 from densor.codec.delta.elements import elements
-from densor.codec.delta.few_kernels import CODE, RECORD, SURVEY, TOKENS
+from densor.codec.delta.few_kernels import CODE, RECORD, SURVEY, count_tokens
 from densor.codec.delta.few_params import CLASSES, UNIT, FewParameters
 from densor.codec.delta.kernels import rough_bits
+from densor.codec.delta.payload import NEAR, SUMS
 from densor.codec.delta.tokens import DIFFERENCE
 from densor.entropy.rans import tables
 from densor.float_formats import number_format
@@ -38,8 +39,8 @@ Counts = npt.NDArray[np.int64]
 class Part:
     """A chunk, or a tensor, with what was found out about it.
 
-    `all`, `changed`: int64[2^B], elements by bits of the base. `tokens` are there once it was
-    fitted, the rest once it is recorded.
+    `all`, `changed`: int64[2^B], elements by bits of the base. `tokens`: of those at `positions`,
+    with the bits of the base above 8 bits. The rest is there once it is recorded.
     """
 
     new: npt.NDArray[Any]
@@ -47,10 +48,10 @@ class Part:
     all: Counts
     changed: Counts
     positions: npt.NDArray[np.uint32]
+    tokens: npt.NDArray[np.uint16]
     first: int = 0
     classes: Bytes | None = None
     counts: Bytes | None = None
-    tokens: Bytes | None = None
 
     @property
     def number(self) -> int:
@@ -74,7 +75,9 @@ class FewEncoder:
         self._size = size
         self._method = tokens.method(DIFFERENCE, size, form is not None and form.sign > 0)
         self._shift, self._bits = _looked_at(dtype, size)
+        self._numbers = few_params.numbers_of(self._method)
         self._codes = np.zeros(1 << self._bits, np.uint8)
+        self._rates = few_params.decoded_rates(self._codes)
         self._mapped = np.zeros(1 << self._bits, np.uint8)
         self._block_bits = few_params.MIN_BLOCK_BITS
         self._counted = np.zeros((CLASSES, 256), np.int64)
@@ -91,16 +94,17 @@ class FewEncoder:
         changed = np.zeros(1 << self._bits, np.int64)
         most = min(after.size, max(_MIN_SAMPLED, int(MAX_SHARE * after.size))) + 64
         room = _BUFFERS.take("positions", 4 * most).view(np.uint32)
+        found = _BUFFERS.take("tokens", 2 * most).view(np.uint16)
         number = 0
         step = 1 if after.size < _MIN_SAMPLED else _SAMPLED
         if after.size:
             mask = (1 << self._bits) - 1
-            arguments = self._shift, mask, step, every, changed, room
+            arguments = self._shift, mask, step, self._numbers, every, changed, room, found
             number = int(SURVEY[self._size](after, before, *arguments))
         if number < 0:
             return None
         every = np.maximum(every * step, changed)
-        return Part(after, before, every, changed, room[:number].copy())
+        return Part(after, before, every, changed, room[:number].copy(), found[:number].copy())
 
     def fit(self, parts: Sequence[Part]) -> None:
         """Settles how often elements change, by bits of the base, up to a factor of each part."""
@@ -116,6 +120,7 @@ class FewEncoder:
         # In units that make one expected change a unit, on the whole
         rates *= changed.sum() / max(1e-9, float(rates @ every.sum(axis=0)))
         self._codes = few_params.rate_codes(rates)
+        self._rates = few_params.decoded_rates(self._codes)
         share = max(1e-6, changed.sum() / total)
         bits = int(np.floor(np.log2(_CHANGES_PER_BLOCK / share) + 0.5))
         self._block_bits = min(max(bits, few_params.MIN_BLOCK_BITS), few_params.MAX_BLOCK_BITS)
@@ -124,7 +129,7 @@ class FewEncoder:
 
     def estimate(self, parts: Sequence[Part]) -> float:
         """About how many bytes the parts take, parameters among them, once `fit` was called."""
-        rates = few_params.decoded_rates(self._codes) / UNIT
+        rates = self._rates / UNIT
         bits = 8.0 * (_PARAMETER_BYTES + 8 * len(parts)) + self._token_bits
         for part in parts:
             factor = part.number / max(1e-9, float(part.all @ rates))
@@ -134,11 +139,11 @@ class FewEncoder:
         return bits / 8
 
     def _group(self, parts: Sequence[Part]) -> None:
-        """Finds tokens, and joins bits of the base to contexts of these."""
+        """Joins bits of the base to contexts of tokens."""
         values = 1 << self._bits
         every = np.zeros((values, 256), np.int64)
         for part in parts:
-            part.tokens = self._find_tokens(part, every)
+            count_tokens(part.tokens, every)
         used = np.flatnonzero(every.any(axis=1))
         self._token_bits = 0.0
         if not used.size:
@@ -152,41 +157,25 @@ class FewEncoder:
         extra = float((every.sum(axis=0) * table.counts).sum())
         self._token_bits = min(grouping.bits, float(rough_bits(counts)) * 1.02 + 500) + extra
 
-    def _find_tokens(self, part: Part, seen: Counts) -> Bytes:
-        method = self._method
-        found = np.empty(part.number, np.uint8)
-        TOKENS[self._size](
-            part.new,
-            part.old,
-            part.positions,
-            method.floats,
-            method.bits,
-            method.direct,
-            method.mantissa,
-            self._shift,
-            (1 << self._bits) - 1,
-            found,
-            seen,
-        )
-        return found
-
     def record(self, part: Part) -> None:
         """Counts what is to be coded of a part, once `fit` was called with it."""
-        rates = few_params.decoded_rates(self._codes)
+        rates = self._rates
         part.first = few_params.first_code(UNIT * part.number / max(1.0, float(part.all @ rates)))
         blocks = -(-part.new.size >> self._block_bits)
-        part.classes, part.counts = np.empty(blocks, np.uint8), np.empty(blocks, np.uint8)
+        classes = np.empty(-(-blocks // 16) * 16, np.uint8)
+        part.classes, part.counts = classes[:blocks], np.empty(blocks, np.uint8)
         if part.new.size:
             RECORD[self._size](
                 part.old,
                 self._shift,
                 (1 << self._bits) - 1,
                 rates,
-                np.empty(few_params.NEAR, np.uint32),
+                np.empty(NEAR, np.uint32),
                 self._block_bits,
                 few_params.first_seen(part.first),
                 part.positions,
-                part.classes,
+                np.empty(SUMS, np.uint32),
+                classes,
                 part.counts,
                 self._counted,
             )
@@ -210,19 +199,17 @@ class FewEncoder:
         """The payload of a recorded part. May run in several threads at once."""
         few = self._parameters
         assert few is not None and part.classes is not None and part.counts is not None
-        assert part.tokens is not None
-        # A count takes 12 bits at most; a change 24, 12 and its extra bits
-        extra = int(few.tokens.counts[part.tokens].sum(dtype=np.int64)) if part.number else 0
-        bits = 12 * part.counts.size + (24 + 12) * part.number + extra + 16 * part.number
-        words = np.empty(4 + bits // 32 + part.number, np.uint32)
-        sums = np.empty(few_params.SUMS, np.uint32)
+        # A count takes 12 bits at most; a change 24, 12 and its extra bits. The stream is written
+        # from the end on: what it does not need is not touched.
+        bits = 12 * part.counts.size + (24 + 12 + 8 * self._size + 16) * part.number
+        words = _BUFFERS.take("words", 4 * (4 + bits // 32 + part.number)).view(np.uint32)
         at = CODE[self._size](
             part.new,
             part.old,
             few.shift,
             few.mask,
             few.rates,
-            np.empty(few_params.NEAR, np.uint32),
+            np.empty(NEAR, np.uint32),
             few.mapped,
             few.numbers,
             few.block_bits,
@@ -232,7 +219,8 @@ class FewEncoder:
             part.tokens,
             few.count_starts,
             few.token_starts,
-            sums,
+            few.tokens.counts,
+            np.empty(SUMS, np.uint32),
             words,
         )
         return bytes([part.first]) + words[at:].tobytes()

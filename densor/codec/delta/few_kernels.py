@@ -8,10 +8,11 @@ import numpy as np
 from numba import njit, types
 
 from densor.codec.delta.kernels import _READ, _WRITE, _changed, _magnitude
+from densor.codec.delta.payload import SUMS
 from densor.entropy import vectors as v
 from densor.entropy.differences import differing
 from densor.entropy.intrinsics import leading_zeros, ones, prefetch, trailing_zeros
-from densor.entropy.jit import I64, R8, R32, W8, W32, inlined, kernel
+from densor.entropy.jit import I64, R8, R16, R32, W8, W16, W32, inlined, kernel
 from densor.entropy.register_tables import fast, look_up
 from densor.entropy.vectors import LANES
 
@@ -22,6 +23,7 @@ CLASSES = 64
 _OFFSET = 44 - 4 * UNIT_BITS  # a class for each quarter octave of expected changes
 _WINDOW = _U(64 << UNIT_BITS)  # beyond which what was seen is halved
 UPDATE_BITS = 11  # elements between updates
+_TOTALS = SUMS - (1 << 8)  # where sums of blocks begin, a multiple of 16
 _LOW = _U(1 << 31)  # the least state
 _PLACE_BITS = 24
 _WHOLE = _U(1 << 2 * _PLACE_BITS)
@@ -29,9 +31,12 @@ _WORD = _U(0xFFFFFFFF)
 _AHEAD = 12  # changes that memory is asked for ahead
 _SCATTERED = 6  # block bits from which changes are far apart: the processor does not ask for memory
 _EXTRA_PART = 16  # bits that are coded at a time
+_FLOAT_MANTISSA, _FLOAT_BIAS = 23, 127
 
 _R64 = types.Array(types.uint64, 1, "C", readonly=True)
 _R16_2D = types.Array(types.uint16, 2, "C", readonly=True)
+_I64_2D = types.int64[:, ::1]
+_RI64 = types.Array(types.int64, 1, "C", readonly=True)
 _int, _bool = types.int64, types.boolean
 
 
@@ -44,9 +49,16 @@ def _quarters(x):
 
 
 @inlined
-def _class_of(total, scale):
-    """The class of a block in which `total` units are expected before they are scaled."""
-    return _U(min(max(_quarters(total) + scale + _OFFSET, 0), CLASSES - 1))
+def _classes_of(totals, at, scale):
+    """The classes of 16 blocks in which so many units are expected before they are scaled: these
+    are less than 2^30. A float32 has their logarithm in its leading bits."""
+    units = v.load_u32(totals, at)
+    # Without a bit far below the first one, or what is rounded might get another first one
+    units = v.both(units, v.exclusive(v.shift_right(units, 8), v.splat(-1)))
+    found = v.shift_right(v.float_bits(units), _FLOAT_MANTISSA - 2)
+    found = v.add(found, v.splat(scale + _OFFSET - (_FLOAT_BIAS << 2)))
+    found = v.choose(v.less_signed(found, v.splat(0)), v.splat(0), found)
+    return v.choose(v.less_signed(found, v.splat(CLASSES)), found, v.splat(CLASSES - 1))
 
 
 @inlined
@@ -113,7 +125,9 @@ def _running(old, begin, end, shift, mask, rates, near, first, sums, at):
             some, inside = _near_rates(old, i, shift, mask, near, first)
             if not inside:
                 break
-            some = v.add(v.running_sums(some), v.splat(np.int64(total)))
+            some = v.running_sums(some)
+            if i > begin:
+                some = v.add(some, v.splat(np.int64(total)))
             v.store_u32(sums, at, some)
             i += LANES
             at += LANES
@@ -133,33 +147,62 @@ def _before(sums, at, k):
 
 
 @njit
-def _classes(old, begin, end, bits, scale, shift, mask, rates, near, first, sums, classes, at):
+def _classes(
+    old, begin, end, bits, scale, shift, mask, rates, near, first, running, sums, classes, at
+):
     """Fills `classes` from `at` on with those of the blocks of 2^bits elements from element `begin`
-    to `end`, before any of these changes, and `sums` if blocks are short; returns the units of all.
+    to `end`, at most 2^11, before any of these changes; returns the units of all.
 
-    By itself, so that the processor need not begin anew with it where it was wrong about a count.
+    Up to 15 more classes are filled. `sums`: uint32[SUMS]; where they are to be `running` it gets
+    those of the elements of each block. By itself, so that the processor need not begin anew with
+    it where it was wrong about a count.
     """
     size = 1 << bits
-    expected = _0
+    totals = _TOTALS
     for i in range(begin, end, size):
         last = min(i + size, end)
-        if bits < _SCATTERED:
+        if running:
             total = _running(old, i, last, shift, mask, rates, near, first, sums, i - begin)
         else:
             total = _sum(old, i, last, shift, mask, rates, near, first)
-        classes[_U(at)] = _class_of(total, scale)
-        expected += total
-        at += 1
+        sums[_U(totals)] = total
+        totals += 1
+    for k in range(totals, (totals + LANES - 1) & -LANES):
+        sums[_U(k)] = 0
+    expected = _0
+    for k in range(_TOTALS, totals, LANES):
+        v.store_u8(classes, at + k - _TOTALS, _classes_of(sums, k, scale))
+        expected += v.sum_of(v.load_u32(sums, k))
     return expected
 
 
-def _survey(new, old, shift, mask, every, all_counts, changed_counts, positions):
-    """Fills `positions` of elements that changed and returns how many there are; -1 where there is
-    no room for all.
+@njit
+def _token_of(x, b, floats, bits, direct, mantissa):
+    """The token of a change, its number of extra bits, and these."""
+    from_below, value = _magnitude(x, b, 1, floats, bits)
+    kind, extra = value, 0
+    if value >> _U(direct):
+        n = 63 - np.int64(leading_zeros(value))
+        extra = n - mantissa
+        kind = (_1 << _U(direct)) + (_U(n - direct) << _U(mantissa))
+        kind += (value >> _U(extra)) & ((_1 << _U(mantissa)) - _1)
+        value &= (_1 << _U(extra)) - _1
+    kind <<= _1
+    if from_below:
+        kind -= _1
+    return kind, extra, value
 
-    Counts by their bits those that changed, and all in one of `every` stretches of 64.
+
+def _survey(new, old, shift, mask, every, method, all_counts, changed_counts, positions, tokens):
+    """Fills `positions` of elements that changed, and `tokens`, and returns how many there are; -1
+    where there is no room for all.
+
+    Counts by their bits those that changed, and all in one of `every` stretches of 64. `method`:
+    int64[4], floats, bits, direct and mantissa bits. `tokens`: uint16, as large as `positions`, the
+    bits of the base above the token of a change.
     """
     shift, mask = _U(shift), _U(mask)
+    floats, bits, direct, mantissa = method[0] != 0, method[1], method[2], method[3]
     found = 0
     left = 1
     whole = new.size & -64
@@ -182,17 +225,32 @@ def _survey(new, old, shift, mask, every, all_counts, changed_counts, positions)
             found += 1
             different &= different - _1
     for j in range(found):
-        changed_counts[(_U(old[_U(positions[_U(j)])]) >> shift) & mask] += 1
+        i = _U(positions[_U(j)])
+        b = _U(old[i])
+        token, _, _ = _token_of(_U(new[i]), b, floats, bits, direct, mantissa)
+        which = (b >> shift) & mask
+        changed_counts[which] += 1
+        tokens[_U(j)] = which << _U(8) | token
     return found
 
 
+@kernel(types.void(R16, _I64_2D))
+def count_tokens(tokens, seen):
+    """`seen`: int64[2^B, 256] grows by the bits of the base and the tokens that `SURVEY` found."""
+    for j in range(tokens.size):
+        both = _U(tokens[_U(j)])
+        seen[both >> _U(8), both & _U(255)] += 1
+
+
 def _record(
-    old, shift, mask, rates, near, block_bits, seen_first, positions, classes, counts, seen
+    old, shift, mask, rates, near, block_bits, seen_first, positions, sums, classes, counts, seen
 ):
     """Fills class and count of each block, given the positions of what changed.
 
+    `classes`: of as many more as make the number of blocks a multiple of 16, which mean nothing.
     `seen_first`: uint64[2], what counts as seen before: changes and those expected, in units.
-    `seen`: int64[64, 256] grows by each block's count under its class. `near`: uint32[32], used.
+    `seen`: int64[64, 256] grows by each block's count under its class. `near`: uint32[32], and
+    `sums`: uint32[SUMS], are used.
     """
     shift, mask = _U(shift), _U(mask)
     size = 1 << block_bits
@@ -202,18 +260,17 @@ def _record(
     at, left = _0, _U(positions.size)
     for part in range(0, old.size, 1 << UPDATE_BITS):
         last = min(part + (1 << UPDATE_BITS), old.size)
-        block = part >> block_bits
-        for i in range(part, last, size):
-            total = _sum(old, i, min(i + size, last), shift, mask, rates, near, first)
-            classes[_U(block)] = _class_of(total, scale)
-            counts[_U(block)] = 0
-            expected += total
-            block += 1
+        begin, block = part >> block_bits, (last + size - 1) >> block_bits
+        expected += _classes(
+            old, part, last, block_bits, scale, shift, mask, rates, near, first, False, sums,
+            classes, begin,
+        )  # fmt: skip
+        counts[begin:block] = 0
         before = at
         while at < left and positions[at] < last:
             counts[_U(positions[at]) >> _U(block_bits)] += 1
             at += _1
-        for one in range(part >> block_bits, block):
+        for one in range(begin, block):
             seen[classes[_U(one)], counts[_U(one)]] += 1
         happened += (at - before) << _U(UNIT_BITS)
         if last - part == 1 << UPDATE_BITS:
@@ -222,34 +279,6 @@ def _record(
                 expected >>= _1
             happened = max(happened, _1)
             scale = _quarters(happened) - _quarters(expected)
-
-
-@njit
-def _token_of(x, b, floats, bits, direct, mantissa):
-    """The token of a change, its number of extra bits, and these."""
-    from_below, value = _magnitude(x, b, 1, floats, bits)
-    kind, extra = value, 0
-    if value >> _U(direct):
-        n = 63 - np.int64(leading_zeros(value))
-        extra = n - mantissa
-        kind = (_1 << _U(direct)) + (_U(n - direct) << _U(mantissa))
-        kind += (value >> _U(extra)) & ((_1 << _U(mantissa)) - _1)
-        value &= (_1 << _U(extra)) - _1
-    kind <<= _1
-    if from_below:
-        kind -= _1
-    return kind, extra, value
-
-
-def _tokens(new, old, positions, floats, bits, direct, mantissa, shift, mask, found, seen):
-    """Tokens of what changed; `seen`: int64[2^B, 256] grows, by bits of the base."""
-    shift, mask = _U(shift), _U(mask)
-    for j in range(positions.size):
-        i = _U(positions[_U(j)])
-        b = _U(old[i])
-        token, _, _ = _token_of(_U(new[i]), b, floats, bits, direct, mantissa)
-        found[j] = token
-        seen[(b >> shift) & mask, token] += 1
 
 
 @njit
@@ -278,14 +307,15 @@ def _code(
     tokens,
     count_starts,
     token_starts,
+    extras,
     sums,
     words,
 ):
     """Codes all from the end; returns where in `words` the stream begins.
 
-    `method`: int64[4], floats, bits, direct and mantissa bits. `count_starts`, `token_starts`:
-    uint16[contexts, 257], sums of the frequencies before each symbol. `near`: uint32[32] and
-    `sums`: uint32[2^11 + 16] are used.
+    `method`, `tokens`: as for `_survey`. `count_starts`, `token_starts`: uint16[contexts, 257],
+    sums of the frequencies before each symbol. `extras`: number of extra bits of each token.
+    `near`: uint32[32] and `sums`: uint32[SUMS] are used.
     """
     shift, mask = _U(shift), _U(mask)
     floats, bits, direct, mantissa = method[0] != 0, method[1], method[2], method[3]
@@ -307,8 +337,13 @@ def _code(
             whole = _running(old, begin, end, shift, mask, rates, near, first, sums, 0)
             for j in range(last - 1, last - count - 1, -1):
                 i = np.int64(positions[_U(j)])
-                b = _U(old[_U(i)])
-                _, extra, value = _token_of(_U(new[_U(i)]), b, floats, bits, direct, mantissa)
+                token = _U(tokens[_U(j)])
+                which = mapped[token >> _U(8)]
+                token &= _U(255)
+                extra, value = np.int64(extras[token]), _0
+                if extra:
+                    new_i, old_i = _U(new[_U(i)]), _U(old[_U(i)])
+                    _, _, value = _token_of(new_i, old_i, floats, bits, direct, mantissa)
                 done = extra - extra % _EXTRA_PART
                 part = extra - done
                 while True:
@@ -319,8 +354,6 @@ def _code(
                         break
                     part = _EXTRA_PART
                     done -= part
-                token = _U(tokens[_U(j)])
-                which = mapped[(b >> shift) & mask]
                 low = _U(token_starts[which, token])
                 high = _U(token_starts[which, token + _1])
                 state, at = _put(state, at, words, low, high - low, _U(12))
@@ -386,30 +419,20 @@ def _apply(
             part = begin
             last = min(begin + (1 << UPDATE_BITS), data.size)
             expected += _classes(
-                data,
-                begin,
-                last,
-                block_bits,
-                scale,
-                shift,
-                mask,
-                rates,
-                near,
-                near_first,
-                sums,
-                classes,
-                0,
-            )
+                data, begin, last, block_bits, scale, shift, mask, rates, near, near_first, short,
+                sums, classes, 0,
+            )  # fmt: skip
         which = classes[_U(block & every)]
         slot = state & _U(4095)
         count = _0
-        if _U(count_starts[which, _1]) < _U(4096):
-            count = _U(_U(count_starts[which, _1]) <= slot)
-            count += _U(_U(count_starts[which, _U(2)]) <= slot)
+        low, freq = _0, _U(count_starts[which, _1])
+        if slot >= freq:  # mostly not: the processor goes on with no change before it knows
+            count = _1 + _U(_U(count_starts[which, _U(2)]) <= slot)
             while _U(count_starts[which, count + _1]) <= slot:
                 count += _1
             low = _U(count_starts[which, count])
             freq = _U(count_starts[which, count + _1]) - low
+        if freq < _U(4096):
             state = freq * (state >> _U(12)) + slot - low
             if state < _LOW:
                 if at >= words.size:
@@ -518,20 +541,32 @@ def _per_size(function, signature):
     }
 
 
-_I64_2D = types.int64[:, ::1]
-_RI64 = types.Array(types.int64, 1, "C", readonly=True)
-SURVEY = _per_size(_survey, lambda r, w: _int(r, r, _int, _int, _int, I64, I64, W32))
+SURVEY = _per_size(_survey, lambda r, w: _int(r, r, _int, _int, _int, _RI64, I64, I64, W32, W16))
 RECORD = _per_size(
-    _record, lambda r, w: types.void(r, _int, _int, R32, W32, _int, _R64, R32, W8, W8, _I64_2D)
-)
-TOKENS = _per_size(
-    _tokens,
-    lambda r, w: types.void(r, r, R32, _bool, _int, _int, _int, _int, _int, W8, _I64_2D),
+    _record,
+    lambda r, w: types.void(r, _int, _int, R32, W32, _int, _R64, R32, W32, W8, W8, _I64_2D),
 )
 CODE = _per_size(
     _code,
     lambda r, w: _int(
-        r, r, _int, _int, R32, W32, R8, _RI64, _int, R8, R8, R32, R8, _R16_2D, _R16_2D, W32, W32
+        r,
+        r,
+        _int,
+        _int,
+        R32,
+        W32,
+        R8,
+        _RI64,
+        _int,
+        R8,
+        R8,
+        R32,
+        R16,
+        _R16_2D,
+        _R16_2D,
+        R8,
+        W32,
+        W32,
     ),
 )
 APPLY = _per_size(

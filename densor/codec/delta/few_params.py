@@ -22,8 +22,6 @@ CLASSES = 64  # of blocks, by how many changes are expected
 UNIT = 1 << 18  # a change that is expected
 MAX_MAP_BITS = 12
 MIN_BLOCK_BITS, MAX_BLOCK_BITS = 3, 7
-NEAR = 32  # rates that kernels look up at once
-SUMS = (1 << 11) + 16  # sums of rates that they have at once
 _HEAD = struct.Struct("<BBBBBBBBBBH")
 _FLOATS = 1
 _MAP_LEVEL = 19
@@ -47,6 +45,11 @@ def rate_codes(shares: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
     eighths = np.rint(units * 16 / 2**octaves) - 8
     codes: npt.NDArray[np.uint8] = np.clip(8 * octaves + eighths, 0, _MAX_CODE).astype(np.uint8)
     return codes
+
+
+def numbers_of(method: Method) -> npt.NDArray[np.int64]:
+    """What kernels want to know of a method."""
+    return np.array([method.floats, method.bits, method.direct, method.mantissa], np.int64)
 
 
 def first_seen(code: int) -> npt.NDArray[np.uint64]:
@@ -105,8 +108,7 @@ class FewParameters:
     @functools.cached_property
     def numbers(self) -> npt.NDArray[np.int64]:
         """What kernels want to know of the method."""
-        m = self.method
-        return np.array([m.floats, m.bits, m.direct, m.mantissa], np.int64)
+        return numbers_of(self.method)
 
 
 def _starts(freqs: npt.NDArray[np.uint16]) -> Starts:

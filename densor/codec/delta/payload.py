@@ -23,3 +23,7 @@ ERRORS = {
     STREAM_END: "rANS stream ends before its last symbol",
     STREAM_LEFT: "rANS stream does not end with its last symbol",
 }
+
+# Of changes of few elements, what kernels have at once:
+NEAR = 32  # rates that they look up
+SUMS = (1 << 11) + 16 + (1 << 8)  # sums of rates: up to each element, and of blocks
