@@ -12,7 +12,7 @@ from reference import audio as reference_audio
 from reference.reading import Refused
 
 import densor
-from densor.codec.audio import cascade, decoder, distributions, samples
+from densor.codec.audio import cascade, decoder, distributions, lanes, samples
 from densor.codec.audio.encoder import LaneCoder, cascade_model
 from densor.codec.audio.layout import Layout
 from densor.codec.audio.params import FULL, LIGHT, pack_model
@@ -314,3 +314,26 @@ def test_archives_with_damage_are_refused() -> None:
         damaged = sound[:at] + bytes([sound[at] ^ 4]) + sound[at + 1 :]
         with pytest.raises(DensorError):
             densor.decompress_file(io.BytesIO(damaged), io.BytesIO())
+
+
+@pytest.mark.parametrize("depth", [16, 29, 30, 32])
+def test_first_context_by_narrow_numbers(depth: int) -> None:
+    most = (1 << (depth - 1)) - 1
+    planes = np.tile(np.array([most, ~most], np.int32), (2, 50))
+    steps = np.abs(np.diff(planes.astype(np.int64), 2)) >> max(0, depth - 24)
+    means = np.clip(steps.sum(1) * 32 // steps.shape[1], 1, 1 << 28)
+    levels = lanes._levels(planes, depth)
+    assert ((levels >> 3).astype(int) == [int(mean).bit_length() - 1 for mean in means]).all()
+
+
+def test_samples_at_hand_are_coded_as_bytes_are() -> None:
+    layout = Layout(2, 2)
+    data = bytes_of(layout, np.cumsum(np.arange(4000) % 37 - 18).reshape(-1, 2))
+    model = samples.model_of(layout, data)
+    assert model is not None
+    planes = samples.coded(model, data)
+    coders = LaneCoder(model), LaneCoder(model, planes)
+    for coder in coders:
+        coder.decide([coder.count(data)])
+    assert coders[0].model() == coders[1].model()
+    assert coders[0].encode(data, 0).tobytes() == coders[1].encode(data, 0).tobytes()

@@ -16,6 +16,7 @@ from densor.codec.audio.lanes import (
     starts_table,
 )
 from densor.codec.audio.params import CASCADE, MAX_CASCADE_DEPTH, Model, pack_model
+from densor.codec.audio.samples import Planes, coded
 from densor.codec.batch import Bytes
 
 
@@ -24,13 +25,15 @@ class LaneCoder:
 
     repeats = True
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, planes: Planes | None = None) -> None:
         self._model = model
+        self._planes = planes  # of the only chunk, until it is counted
         self._tallies: Sequence[Modelled] = ()
 
     def count(self, chunk: Bytes) -> Modelled:
         """Errors, tokens and contexts of a chunk."""
-        return modelled(self._model, chunk)
+        planes, self._planes = self._planes, None
+        return modelled(self._model, coded(self._model, chunk) if planes is None else planes)
 
     def decide(self, tallies: Sequence[Modelled]) -> None:
         """Settles the distribution of each context."""

@@ -14,7 +14,13 @@ from densor.codec.audio.params import (
     Model,
     pack_model,
 )
-from densor.codec.audio.samples import model_of, without_values
+from densor.codec.audio.samples import (
+    Planes,
+    coded_planes,
+    model_of_planes,
+    planes_of,
+    without_values,
+)
 from densor.codec.batch import Batch, Bytes, Chunk
 from densor.codec.chunks import ChunkEncoder, CountingEncoder, own_or_raw, zstd_chunk
 from densor.codec.codec import Estimate
@@ -31,8 +37,8 @@ class LaneEncoder(CountingEncoder):
 
     coder: LaneCoder
 
-    def __init__(self, model: Model, batch: Batch, zstd: int) -> None:
-        super().__init__(LaneCoder(model), batch, zstd)
+    def __init__(self, model: Model, batch: Batch, zstd: int, planes: Planes | None = None) -> None:
+        super().__init__(LaneCoder(model, planes), batch, zstd)
         self._model = model
 
     def estimate(self) -> Estimate:
@@ -67,11 +73,12 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return flac_encoder.propose(batch, level)
     layout = batch.kind.audio
     assert layout is not None
-    model = model_of(layout, batch.data)
+    planes = planes_of(layout, batch.data)
+    model = model_of_planes(layout, planes)
     if model is None:
         return None
     if model.values is not None:
-        plain = without_values(model, batch.data)
+        plain = without_values(model, planes)
         saved = bits_of(plain, batch.data) - bits_of(model, batch.data)
         if saved <= 0 or saved <= 8 * (len(pack_model(model)) - len(pack_model(plain))):
             model = plain
@@ -80,4 +87,5 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         adaptive = cascade_model(model, FULL if level.sound == "full" else LIGHT)
     if adaptive is not None:
         return ChunkEncoder(CascadeCoder(adaptive), batch, level.zstd)
-    return LaneEncoder(model, batch, level.zstd)
+    is_one = len(batch.chunks()) == 1
+    return LaneEncoder(model, batch, level.zstd, coded_planes(model, planes) if is_one else None)

@@ -23,6 +23,7 @@ _HEAD = struct.Struct("<BBBBI")  # block, channel that is first, own and other w
 LEAST_BLOCK, MOST_BLOCK = 8, 20  # logarithms
 _MOST_MEAN = 1 << 28
 _MOST_LEVEL = 240  # averages stay below 2^30
+_NARROW = 29  # bits of samples whose second differences fit 32 bits
 _MOST_ROOM = 6  # bytes that a sample takes, at most
 
 I32 = npt.NDArray[np.int32]
@@ -98,16 +99,16 @@ def _begin(f: Frame, w: Lanes, levels: Bytes) -> None:
 
 def _levels(planes: Planes, depth: int) -> Bytes:
     """The context that suits the errors of fixed prediction, about."""
-    steps = np.abs(np.diff(planes[:, :4096].astype(np.int64), 2)) >> max(0, depth - 24)
-    means = np.clip(steps.sum(1) * 32 // max(1, steps.shape[1]), 1, _MOST_MEAN)
+    first = planes[:, :4096] if depth <= _NARROW else planes[:, :4096].astype(np.int64)
+    steps = np.abs(np.diff(first, 2)) >> max(0, depth - 24)
+    means = np.clip(steps.sum(1, dtype=np.int64) * 32 // max(1, steps.shape[1]), 1, _MOST_MEAN)
     octaves = np.array([int(mean).bit_length() - 1 for mean in means])
     found: Bytes = ((octaves << 2 | ((means << 2 >> octaves) & 3)) << 1).astype(np.uint8)
     return found
 
 
-def modelled(model: Model, data: Bytes) -> Modelled:
-    """What the fast method codes of a frame."""
-    planes = coded(model, data)
+def modelled(model: Model, planes: Planes) -> Modelled:
+    """What the fast method codes of a frame; `planes`: its samples as they are coded."""
     fitter = Fitter(len(planes), model.depth)
     begin, end = middle(planes.shape[1])
     shape = fitter.shape(np.ascontiguousarray(planes[:, begin:end]))

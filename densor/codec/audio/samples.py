@@ -40,7 +40,11 @@ def planes_of(layout: Layout, data: Bytes) -> Planes:
 
 def model_of(layout: Layout, data: Bytes) -> Model | None:
     """What all samples of `data` have in common; None for floats that are no scaled integers."""
-    planes = planes_of(layout, data)
+    return model_of_planes(layout, planes_of(layout, data))
+
+
+def model_of_planes(layout: Layout, planes: Planes) -> Model | None:
+    """The same of samples as `planes_of` has them."""
     if layout.floats:
         return _of_floats(layout, planes)
     least, most, bits = _survey(planes)
@@ -48,9 +52,9 @@ def model_of(layout: Layout, data: Bytes) -> Model | None:
     return model if layout.size > 2 else _with_ranks(model, planes, least, most)
 
 
-def without_values(model: Model, data: Bytes) -> Model:
+def without_values(model: Model, planes: Planes) -> Model:
     """A model that takes samples as they are, where one takes their ranks."""
-    return _shifted(model.layout, *_survey(planes_of(model.layout, data)))
+    return _shifted(model.layout, *_survey(planes))
 
 
 def _shifted(layout: Layout, least: int, most: int, bits: int) -> Model:
@@ -78,17 +82,21 @@ def _with_ranks(model: Model, planes: Planes, low: int, most: int) -> Model:
     size = int(np.count_nonzero(counts))
     few = (_FEW * size) << model.shift <= counts.size
     repeated = few and _EXPECTED * size <= 2 * planes.size
-    if not repeated and not _has_gaps(counts[:: 1 << model.shift], -(low >> model.shift)):
+    possible = counts[:: 1 << model.shift]
+    if not repeated and not _has_gaps(possible, -(low >> model.shift), planes.size):
         return model
     values = (np.flatnonzero(counts) + low).astype(np.int32)
     ranked = replace(model, shift=0, values=values)
     return replace(ranked, depth=max(1, (values.size - 1).bit_length()))
 
 
-def _has_gaps(counts: npt.NDArray[np.uint32], middle: int) -> bool:
-    """Whether many values about the middle do not occur, although each should several times."""
+def _has_gaps(counts: npt.NDArray[np.uint32], middle: int, total: int) -> bool:
+    """Whether many values about the middle do not occur, although each should several times.
+
+    `total`: of all counts.
+    """
     middle = min(max(middle, 0), counts.size - 1)
-    left = int(counts.sum(dtype=np.int64))  # of the stretch below, which only shrinks
+    left = total  # of the stretch below, which only shrinks
     for octave in range(16, 3, -1):
         low, high = max(0, middle - (1 << octave)), min(counts.size, middle + (1 << octave))
         if high - low < 16 or left < _EXPECTED * (high - low):
@@ -125,7 +133,11 @@ def _are_whole(floats: npt.NDArray[np.float32], point: int) -> bool:
 
 def coded(model: Model, data: Bytes) -> Planes:
     """Samples as they are coded, see `Model`."""
-    planes = planes_of(model.layout, data)
+    return coded_planes(model, planes_of(model.layout, data))
+
+
+def coded_planes(model: Model, planes: Planes) -> Planes:
+    """The same of samples as `planes_of` has them."""
     if model.layout.floats:
         return _whole(planes.view(np.float32), model.point)
     if model.values is not None:
