@@ -19,6 +19,7 @@ from typing import Any
 
 PLAIN = "plain folder "
 UPDATED = "weights that follow"
+SEVERAL = "several engines in a process"
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
 PROMPTS = [[1, 5, 9, 77, 3], list(range(40)), [7] * 9]
 
@@ -321,6 +322,11 @@ def serve_one(work: Path, name: str) -> None:
     if name == UPDATED:
         print(f"RESULT {updated(work)}")
         return
+    if name == SEVERAL:
+        found = [served(work / folder)[1] for folder in ("packed", "level6", "archives", "plain")]
+        assert all(tokens == found[-1] for tokens in found), "tokens differ"
+        print("RESULT " + json.dumps(found[0]))
+        return
     if name in WRONG:
         from densor.errors import DensorError
 
@@ -392,6 +398,9 @@ def main() -> int:
         same = found == expected[plain] and not found.startswith("FAILED")
         wrong += not same
         print(f"{name}: {'the same tokens' if same else found}", flush=True)
+    found = ran(work, SEVERAL)
+    wrong += found != expected["plain"]
+    print(f"{SEVERAL}: {'the same tokens' if found == expected['plain'] else found}", flush=True)
     found = ran(work, UPDATED)
     wrong += found != expected["tuned"]
     print(f"{UPDATED}: {'the same tokens' if found == expected['tuned'] else found}", flush=True)
