@@ -25,6 +25,11 @@ _MOST = short_form.MOST
 short_form.MOST = 0
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes comes first: no process is still at it when the others are done."""
+    items.sort(key=lambda item: item.get_closest_marker("minutes") is None)
+
+
 @pytest.fixture
 def short_archives(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiny archives are written in the short form, as they are by default outside the tests."""

@@ -2,6 +2,7 @@
 
 import pytest
 from archive_cases import ArchiveCase, digest_of, error_of, read_archives
+from cases import check_each, in_groups
 from reference.reading import Refused
 
 import densor
@@ -9,8 +10,7 @@ import densor
 CASES = read_archives()
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_package(case: ArchiveCase) -> None:
+def by_package(case: ArchiveCase) -> None:
     try:
         found = case.by_package()
     except densor.DensorError as error:
@@ -22,14 +22,23 @@ def test_package(case: ArchiveCase) -> None:
         assert digest_of(found) == case.sha256
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_reference(case: ArchiveCase) -> None:
+def by_reference(case: ArchiveCase) -> None:
     if case.error is None:
         assert digest_of(case.by_reference()) == case.sha256
         return
     with pytest.raises(Refused) as refused:
         case.by_reference()
     assert error_of(refused.value.reason) == case.error
+
+
+@in_groups(CASES)
+def test_package(cases: list[ArchiveCase]) -> None:
+    check_each(cases, by_package)
+
+
+@in_groups(CASES)
+def test_reference(cases: list[ArchiveCase]) -> None:
+    check_each(cases, by_reference)
 
 
 def test_every_kind_of_error_is_there() -> None:

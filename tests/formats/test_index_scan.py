@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -186,6 +187,18 @@ def test_forms_are_found_by_their_hash() -> None:
     sizes = forms[: state[0], 1] - forms[: state[0], 0]
     assert state[0] == 200 and np.unique(sizes).size == 1
     assert state[8] == (COUNT - 200) * sizes[0]
+
+
+@pytest.mark.parametrize("piece", [b'{"', b'["', b'{"":0},'])
+def test_memory_for_a_scan_is_bounded(piece: bytes) -> None:
+    """Whatever is repeated: 64 bytes for each brace would be 32 times the text."""
+    text = b'{"entries":[' + piece * (1 << 16)
+    tracemalloc.start()
+    try:
+        assert index_scan.scan(text, len(text)) is None
+        assert tracemalloc.get_traced_memory()[1] < 25 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_many_forms_are_left_to_the_parser() -> None:

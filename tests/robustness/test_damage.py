@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from helpers import INDEX, put_together, take_apart
 from mutations import (
+    PARTS,
     agrees_with_the_reference,
     by_decompress,
     by_index,
@@ -168,15 +168,26 @@ def test_hostile_indexes(name: str, way: str) -> None:
     assert refused > 100
 
 
-def test_no_access_outside_of_arrays() -> None:
+@pytest.fixture(scope="session")
+def checked_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for kernels with bounds checks, one for all processes of this run."""
+    own = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return own / "checked"
+    return own.parent / "checked"
+
+
+@pytest.mark.minutes
+@pytest.mark.parametrize("part", PARTS)
+def test_no_access_outside_of_arrays(part: str, checked_kernels: Path) -> None:
     """The kernels, compiled with bounds checks, see hostile bytes in another process."""
-    begin = time.monotonic()
     environment = os.environ | {
         "NUMBA_BOUNDSCHECK": "1",
+        "NUMBA_CACHE_DIR": str(checked_kernels),
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, TESTS, SUPPORT))),
     }
     done = subprocess.run(
-        [sys.executable, str(SUPPORT / "mutations.py"), "60"],
+        [sys.executable, str(SUPPORT / "mutations.py"), part, "60"],
         env=environment,
         capture_output=True,
         text=True,
@@ -184,4 +195,3 @@ def test_no_access_outside_of_arrays() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "sound\n"
-    print(f"{time.monotonic() - begin:.0f} s")

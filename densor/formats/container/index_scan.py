@@ -17,6 +17,7 @@ scan_index = deferred("densor.formats.container.index_kernels", "scan_index")
 LEAST = 1 << 16  # bytes of an index that is scanned: the parser of JSON is as quick with others
 _MAX_FORMS = 256
 _LEAST_TENSOR = len('["","",[],0,0],')  # bytes of one in a list
+_LEAST_ENTRY = len('{"name":"","kind":"dir"},')
 _KEYS = {"name", "kind", "size", "dtype", "shape"}
 
 
@@ -36,7 +37,7 @@ def scan(text: bytes, index_at: int) -> Scanned | None:
     Whether frames and entries go together is not looked at.
     """
     rows = np.empty((min(text.count(b'["'), len(text) // _LEAST_TENSOR) + 1, 5), np.int64)
-    entries = np.empty((text.count(b'{"') + 1, 8), np.int64)
+    entries = np.empty((min(text.count(b'{"'), len(text) // _LEAST_ENTRY) + 1, 8), np.int64)
     forms = np.empty((_MAX_FORMS, 3), np.int64)
     columns = np.empty((4, min(index_at // wire.FRAME_SIZE, len(text) // 2) + 1), np.int64)
     state = np.empty(9, np.int64)
