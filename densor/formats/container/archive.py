@@ -51,6 +51,7 @@ from densor.runtime.workers import Task, Workers, settle
 _Tensors = Mapping[str, tuple[IndexedEntry, TensorInfo]]
 _MAX_RECENT = 1 << 22  # bytes of a decoded chunk that is kept for the next tensor in it
 _PIECE = 1 << 25  # bytes of an entry that are read at a time
+_AT_ONCE = 1 << 10  # frame headers that are made together
 
 
 class StoredChunk(NamedTuple):
@@ -508,10 +509,14 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def _pieces(self, entry: IndexedEntry, begin: int, end: int) -> Iterator[Piece]:
         first, last = self.frame_range(entry, begin, end)
-        for number in range(first, last):
-            if self.frames.original[number]:
-                at = int(self._begins[number] - self._begins[entry.first_frame])
-                yield Piece(number, self.frames.header(number), at)
+        start = self._begins[entry.first_frame]
+        for some in range(first, last, _AT_ONCE):
+            stop = min(some + _AT_ONCE, last)
+            begins = (self._begins[some:stop] - start).tolist()
+            headers = self.frames.headers(some, stop)
+            for number, header, at in zip(range(some, stop), headers, begins, strict=True):
+                if header.original:
+                    yield Piece(number, header, at)
 
     def _frame_of(self, piece: Piece) -> Frame:
         return self._frame(piece.place, piece.header)
@@ -545,6 +550,8 @@ class Archive(EntryDecoder[IndexedEntry]):
         jobs: list[Task[Any]] = []
         span, at = Span(), 0
         turns = InTurn()
+        model = registry.MODEL_RAW  # of the latest chunk
+        decoder: Decoder | None = None
 
         def start(size: int, decode: Callable[..., object], *arguments: Any) -> None:
             """Starts what decodes `size` bytes up to `at` into the memory that it is given."""
@@ -559,7 +566,8 @@ class Archive(EntryDecoder[IndexedEntry]):
 
         try:
             for part in self.parts(entry, begin, begin + out.size):
-                decoder = self.decoder(part.chunk)  # made once, before all threads need it
+                if part.chunk.header.model != model:  # made once, before all threads need it
+                    decoder, model = self.decoder(part.chunk), part.chunk.header.model
                 coder = self._gathered(part, decoder)
                 payload = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
                 header = part.chunk.header
