@@ -18,7 +18,7 @@ from densor.formats.container.derived import derived_in
 from densor.formats.container.entry import FILE, TENSOR, BaseRef
 from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part, Piece
 from densor.formats.container.entry_runs import Run, members_of, runs
-from densor.formats.container.frames import Frame, FrameReader
+from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import DEFAULT, KINDS, Hash, digest_of, new_hash
 from densor.formats.container.index import before_each, find_index, read_index, unpack_index
 from densor.formats.container.listed_entries import (
@@ -39,7 +39,7 @@ from densor.formats.container.spans import (
     decode_rows,
     read_and_decode,
 )
-from densor.formats.io.sources import Bytes, MemorySource, RandomSource
+from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, Progress, ReadOptions
@@ -206,11 +206,12 @@ class Archive(EntryDecoder[IndexedEntry]):
         listed = self.frames.header(number) if listed is None else listed
         offset = int(self.frames.offsets[number])
         data = self._source.read_at(offset, wire.FRAME_SIZE + listed.stored)
-        reader = FrameReader(MemorySource(data), self._limit, offset)
-        header = reader.header()
+        header = wire.parse_frame(data[: wire.FRAME_SIZE].tobytes(), self._limit)
         if header[:4] != listed[:4]:
             raise FormatError("index contradicts a frame")
-        return Frame(header, reader.payload(header), offset, data)
+        payload = data[wire.FRAME_SIZE :]
+        wire.check_payload(header, payload)
+        return Frame(header, payload, offset, data)
 
     def find(self, name: str) -> IndexedEntry | None:
         """An entry by name; None if there is none."""

@@ -70,7 +70,7 @@ def attach(
             yield segment._replace(base=at)
         else:
             inside = tensors_in(segment, at, ordered, offsets)
-            yield from _matched(segment, inside, places)
+            yield from _matched(segment, at, inside, places)
         at += segment.size or 0
 
 
@@ -99,6 +99,7 @@ def disjoint(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
 
 def _matched(
     segment: Segment,
+    at: int,
     inside: list[TensorInfo],
     places: dict[tuple[str, str, tuple[int, ...]], int],
 ) -> Iterator[Segment]:
