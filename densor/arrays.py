@@ -66,10 +66,12 @@ def check_whole(thing: Any) -> None:
     A mask, labels, units, or the parts that a wrapper subclass is made of would be lost.
     """
     kind = type(thing)
+    if kind is np.ndarray:  # as most, of which there may be many
+        return
     if is_torch(thing):
         _check_torch(thing)
     elif isinstance(thing, np.ndarray):
-        if kind not in (np.ndarray, np.memmap, np.matrix):  # of the same meaning
+        if kind not in (np.memmap, np.matrix):  # of the same meaning
             raise ArgumentError(
                 f"cannot compress a {_full_name(kind)}, only the plain arrays that it is made of"
             )

@@ -28,6 +28,7 @@ _MAX_COLUMNS = 1 << 16
 _FLAT_COLUMNS = 1024  # where a tensor has no useful rows
 _JOINED_BYTES = 1 << 23  # of tensors that share a batch
 _MAX_RUN = 4096  # bytes of a run of blocks, about
+_KINDS = 1 << 10  # that are kept, by type and shape: layers of a network repeat them
 
 
 class Data(Enum):
@@ -87,7 +88,7 @@ class Kind:
             return sum(field.size for field in self.fields)
         return 1 if self.layout is None else self.layout.size
 
-    @property
+    @functools.cached_property
     def data(self) -> Data:
         """What `choose/candidates.py` goes by."""
         if self.stream is not None:
@@ -117,7 +118,7 @@ class Kind:
         row = (self.columns or self.parts[0][1]) * self.unit
         return max(1, size // row) * row
 
-    @property
+    @functools.cached_property
     def whole_runs(self) -> int:
         """Bytes of a chunk of elements in runs."""
         assert self.layout is not None
@@ -185,7 +186,12 @@ def parts_of(dtype: str, shape: tuple[int, ...]) -> tuple[tuple[int, int], ...]:
 
 def kind_of(dtype: str, shape: Sequence[int]) -> Kind:
     """How to treat a tensor of this dtype and shape."""
-    dtype, rows = coding_of(dtype, tuple(shape))
+    return _kind_of(dtype, tuple(shape))
+
+
+@functools.lru_cache(_KINDS)
+def _kind_of(dtype: str, shape: tuple[int, ...]) -> Kind:
+    dtype, rows = coding_of(dtype, shape)
     layout = layout_for(dtype)
     if layout is None:
         return BYTES
@@ -256,7 +262,8 @@ def _rows_of(elements: int, columns: int) -> list[tuple[int, int]]:
 def kind_of_array(dtype: str, shape: Sequence[int]) -> Kind:
     """How to treat a whole tensor, which may be an image."""
     layout = layout_of(dtype, shape)
-    return replace(kind_of(dtype, shape), image=layout, guessed=layout is not None)
+    kind = kind_of(dtype, shape)
+    return kind if layout is None else replace(kind, image=layout, guessed=True)
 
 
 def kind_of_image(layout: Image, size: int) -> Kind:

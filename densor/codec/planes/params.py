@@ -69,26 +69,28 @@ def pack(model: Parameters[Any]) -> bytes:
 
 
 def _pack_classes(classes: Classes) -> bytes:
-    packed = []
-    for kind, symbol, lengths in zip(
-        classes.kinds.tolist(), classes.symbols.tolist(), classes.lengths, strict=True
-    ):
-        packed.append(bytes([kind]))
+    packed = bytearray()
+    lengths = classes.lengths.tobytes()
+    symbols = zip(classes.kinds.tolist(), classes.symbols.tolist(), strict=True)
+    for at, (kind, symbol) in enumerate(symbols):
+        packed.append(kind)
         if kind == registry.CLASS_CONSTANT:
-            packed.append(bytes([symbol]))
+            packed.append(symbol)
         elif kind == registry.CLASS_HUFFMAN:
-            packed.append(_pack_lengths(lengths))
-    return b"".join(packed)
+            packed += _pack_lengths(lengths[256 * at : 256 * (at + 1)])
+    return bytes(packed)
 
 
-def _pack_lengths(lengths: npt.NDArray[np.uint8]) -> bytes:
-    row = lengths.tobytes()
-    first = len(row) - len(row.lstrip(b"\0"))
-    used = row.strip(b"\0")
-    head = bytes([first, first + len(used) - 1])
+def _pack_lengths(row: bytes) -> bytes:
+    """256 lengths, those of the symbols in use with 4 bits each."""
+    used = row.lstrip(b"\0")
+    first = len(row) - len(used)
+    used = used.rstrip(b"\0")
+    count = len(used)
     even = int.from_bytes(used[::2], "little")  # the low half of a byte comes first
     odd = int.from_bytes(used[1::2], "little")
-    return head + (even | odd << 4).to_bytes(len(used) + 1 >> 1, "little")
+    packed = (even | odd << 4).to_bytes(count + 1 >> 1, "little")
+    return bytes((first, first + count - 1)) + packed
 
 
 class Fields:
@@ -148,17 +150,17 @@ def parse(payload: bytes) -> Parameters[Any]:
 
 def _parse_classes(fields: Fields, count: int) -> Classes:
     classes = Classes.empty(count)
+    kinds, lengths = classes.kinds, classes.lengths
     for c in range(count):
-        kind = fields.byte()
-        classes.kinds[c] = kind
-        if kind == registry.CLASS_CONSTANT:
-            classes.symbols[c] = fields.byte()
-        elif kind == registry.CLASS_HUFFMAN:
+        kind = kinds[c] = fields.byte()
+        if kind == registry.CLASS_HUFFMAN:
             first, last = fields.take(2)
             if first >= last:
                 raise FormatError("Huffman code has an empty range of symbols")
             packed = np.frombuffer(fields.take((last - first + 2) // 2), np.uint8)
-            unpack_lengths(packed, classes.lengths[c, first : last + 1])
+            unpack_lengths(packed, lengths[c, first : last + 1])
+        elif kind == registry.CLASS_CONSTANT:
+            classes.symbols[c] = fields.byte()
         elif kind != registry.CLASS_RAW:
             raise FormatError(f"unknown kind of class {kind}")
     return classes

@@ -18,6 +18,7 @@ from densor.runtime.workers import Done, Task, Workers, settle
 
 MIN_REPEAT = 64  # bytes from which a stretch may be stored as a reference to an equal one
 _MIN_TASK = 1 << 16  # bytes from which another thread is woken up
+_AT_ONCE = 1 << 18  # bytes that two hashes take in turn, so that the second finds them in a cache
 
 
 class Stretch(NamedTuple):
@@ -119,10 +120,22 @@ class ReadAhead:
         self, read: Callable[[], Bytes], kind: Kind, offset: int, base: int | None
     ) -> Stretch:
         data = read()
-        key = self._key(data)
-        self._turns.add(offset, offset + data.size, self._hasher.update, data)
+        end = offset + data.size
+        if self._keyed and self._workers.threads == 1 and data.size > _AT_ONCE:
+            hasher = xxhash.xxh3_128()
+            self._turns.add(offset, end, self._update_both, hasher, data)
+            key: bytes | None = hasher.digest()
+        else:
+            key = self._key(data)
+            self._turns.add(offset, end, self._hasher.update, data)
         stretch = Stretch(data, kind, offset, base, key)
         return stretch if base is not None else stretch._replace(looked=self._look(stretch))
+
+    def _update_both(self, hasher: xxhash.xxh3_128, data: Bytes) -> None:
+        for begin in range(0, data.size, _AT_ONCE):
+            some = data[begin : begin + _AT_ONCE]
+            hasher.update(some)
+            self._hasher.update(some)
 
     def _key(self, data: Bytes) -> bytes | None:
         keyed = self._keyed and data.size >= MIN_REPEAT

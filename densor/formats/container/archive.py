@@ -18,7 +18,7 @@ from densor.formats.container.derived import derived_in
 from densor.formats.container.entry import FILE, TENSOR, BaseRef
 from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part, Piece
 from densor.formats.container.entry_runs import Run, members_of, runs
-from densor.formats.container.frames import Frame, FrameReader
+from densor.formats.container.frames import Frame
 from densor.formats.container.hashing import DEFAULT, KINDS, Hash, digest_of, new_hash
 from densor.formats.container.index import before_each, find_index, read_index, unpack_index
 from densor.formats.container.listed_entries import (
@@ -39,7 +39,7 @@ from densor.formats.container.spans import (
     decode_rows,
     read_and_decode,
 )
-from densor.formats.io.sources import Bytes, MemorySource, RandomSource
+from densor.formats.io.sources import Bytes, RandomSource
 from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import TensorInfo, is_listable
 from densor.options import DEFAULT_READ, Progress, ReadOptions
@@ -51,6 +51,7 @@ from densor.runtime.workers import Task, Workers, settle
 _Tensors = Mapping[str, tuple[IndexedEntry, TensorInfo]]
 _MAX_RECENT = 1 << 22  # bytes of a decoded chunk that is kept for the next tensor in it
 _PIECE = 1 << 25  # bytes of an entry that are read at a time
+_AT_ONCE = 1 << 10  # frame headers that are made together
 
 
 class StoredChunk(NamedTuple):
@@ -205,11 +206,12 @@ class Archive(EntryDecoder[IndexedEntry]):
         listed = self.frames.header(number) if listed is None else listed
         offset = int(self.frames.offsets[number])
         data = self._source.read_at(offset, wire.FRAME_SIZE + listed.stored)
-        reader = FrameReader(MemorySource(data), self._limit, offset)
-        header = reader.header()
+        header = wire.parse_frame(data[: wire.FRAME_SIZE].tobytes(), self._limit)
         if header[:4] != listed[:4]:
             raise FormatError("index contradicts a frame")
-        return Frame(header, reader.payload(header), offset, data)
+        payload = data[wire.FRAME_SIZE :]
+        wire.check_payload(header, payload)
+        return Frame(header, payload, offset, data)
 
     def find(self, name: str) -> IndexedEntry | None:
         """An entry by name; None if there is none."""
@@ -508,10 +510,14 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def _pieces(self, entry: IndexedEntry, begin: int, end: int) -> Iterator[Piece]:
         first, last = self.frame_range(entry, begin, end)
-        for number in range(first, last):
-            if self.frames.original[number]:
-                at = int(self._begins[number] - self._begins[entry.first_frame])
-                yield Piece(number, self.frames.header(number), at)
+        start = self._begins[entry.first_frame]
+        for some in range(first, last, _AT_ONCE):
+            stop = min(some + _AT_ONCE, last)
+            begins = (self._begins[some:stop] - start).tolist()
+            headers = self.frames.headers(some, stop)
+            for number, header, at in zip(range(some, stop), headers, begins, strict=True):
+                if header.original:
+                    yield Piece(number, header, at)
 
     def _frame_of(self, piece: Piece) -> Frame:
         return self._frame(piece.place, piece.header)
@@ -545,6 +551,8 @@ class Archive(EntryDecoder[IndexedEntry]):
         jobs: list[Task[Any]] = []
         span, at = Span(), 0
         turns = InTurn()
+        model = registry.MODEL_RAW  # of the latest chunk
+        decoder: Decoder | None = None
 
         def start(size: int, decode: Callable[..., object], *arguments: Any) -> None:
             """Starts what decodes `size` bytes up to `at` into the memory that it is given."""
@@ -559,7 +567,8 @@ class Archive(EntryDecoder[IndexedEntry]):
 
         try:
             for part in self.parts(entry, begin, begin + out.size):
-                decoder = self.decoder(part.chunk)  # made once, before all threads need it
+                if part.chunk.header.model != model:  # made once, before all threads need it
+                    decoder, model = self.decoder(part.chunk), part.chunk.header.model
                 coder = self._gathered(part, decoder)
                 payload = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
                 header = part.chunk.header

@@ -38,9 +38,9 @@ class Frames(NamedTuple):
         kind, model, stored, original = (int(column[number]) for column in self[:4])
         return wire.FrameHeader(kind, stored, original, model, 0)
 
-    def headers(self) -> list[wire.FrameHeader]:
-        """Likewise, of all frames."""
-        rows = zip(*(column.tolist() for column in self[:4]), strict=True)
+    def headers(self, first: int = 0, last: int | None = None) -> list[wire.FrameHeader]:
+        """Likewise, of frames `first` to `last` - 1, by default all."""
+        rows = zip(*(column[first:last].tolist() for column in self[:4]), strict=True)
         return [wire.FrameHeader(kind, size, most, model, 0) for kind, model, size, most in rows]
 
 

@@ -97,6 +97,7 @@ class Span:
         self._data: Bytes | None = None
         self._source: RandomSource | None = None  # that it is read from when it is decoded
         self._end = 0  # bytes of the frames in memory of its own
+        self._begin = 0  # place in the archive of what was read
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -151,9 +152,8 @@ class Span:
     def read(self, source: RandomSource) -> None:
         """Reads the frames of chunks whose payloads were given by their places in an archive."""
         first, last = self._rows[0], self._rows[-1]
-        begin = first.payload - wire.FRAME_SIZE
+        self._begin = begin = first.payload - wire.FRAME_SIZE
         self._data = source.read_at(begin, last.payload + last.stored - begin)
-        self._rows = [row._replace(payload=row.payload - begin) for row in self._rows]
 
     def add(
         self, header: wire.FrameHeader, payload: int, decoder: Decoder | None, coder: Coder
@@ -173,6 +173,7 @@ class Span:
         assert self._data is not None
         parameters = known.of(self._coder, self._decoders)
         rows = np.array(self._rows, np.int64)
+        rows[:, 0] -= self._begin
         decode_rows(rows, self._data, self._decoders, parameters, out, self._proven)
         POOL.give(self._data)
         return out

@@ -55,8 +55,11 @@ class OrderedOutput:
             for piece in pieces():
                 self.put(piece)
             return
-        self._flush()
-        self._queue(size, pieces)
+        before, self._gathered = self._gathered, bytearray()
+        if before:  # what is small goes with it
+            self._queue(len(before) + size, lambda: (before, *pieces()))
+        else:
+            self._queue(size, pieces)
 
     def then(self, work: Callable[[Any], object], argument: Any) -> None:
         """Calls `work` when it is known that all that was put is written; in the thread that puts.

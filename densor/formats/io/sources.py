@@ -169,14 +169,16 @@ class Pieces:
         if offset >= end:
             return np.empty(0, np.uint8)
         first, last = bisect_right(self._ends, offset), bisect_left(self._ends, end) + 1
+        begin = offset - self._ends[first] + self._pieces[first].nbytes
+        if last == first + 1:
+            return as_bytes(self._pieces[first])[begin : begin + end - offset]
         inside = self._pieces[first:last]
-        begin = offset - self._ends[first] + inside[0].nbytes
         left = end - self._ends[last - 1]  # of the last one behind the end, as a negative number
         if begin:
             inside[0] = as_bytes(inside[0])[begin:]
         if left:
             inside[-1] = as_bytes(inside[-1])[:left]
-        return as_bytes(inside[0]) if len(inside) == 1 else _joined(inside, end - offset)
+        return _joined(inside, end - offset)
 
 
 def _joined(arrays: list["np.ndarray[Any, Any]"], size: int) -> Bytes:

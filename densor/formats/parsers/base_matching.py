@@ -62,21 +62,28 @@ def attach(
     """
     places = {_identity(tensor): tensor.offset for tensor in base_tensors if tensor.plain}
     ordered = disjoint(tensors)
+    offsets = [tensor.offset for tensor in ordered]
     at = 0
     for segment in segments:
         kind = segment.kind
         if not ordered or segment.size is None or (kind.layout is None and not kind.fields):
             yield segment._replace(base=at)
         else:
-            yield from _matched(segment, at, ordered, places)
+            inside = tensors_in(segment, at, ordered, offsets)
+            yield from _matched(segment, at, inside, places)
         at += segment.size or 0
 
 
-def tensors_in(segment: Segment, at: int, tensors: list[TensorInfo]) -> list[TensorInfo]:
-    """The tensors that make up a segment at `at` exactly, of disjoint ones; none where none do."""
+def tensors_in(
+    segment: Segment, at: int, tensors: list[TensorInfo], offsets: list[int]
+) -> list[TensorInfo]:
+    """The tensors that make up a segment at `at` exactly, of disjoint ones; none where none do.
+
+    `offsets`: of the tensors, in order.
+    """
     size = segment.size or 0
-    begin = bisect_left(tensors, at, key=lambda t: t.offset)
-    end = bisect_left(tensors, at + size, key=lambda t: t.offset)
+    begin = bisect_left(offsets, at)
+    end = bisect_left(offsets, at + size, begin)
     inside = tensors[begin:end]
     return inside if sum(tensor.size for tensor in inside) == size else []
 
@@ -93,11 +100,9 @@ def disjoint(tensors: Iterable[TensorInfo]) -> list[TensorInfo]:
 def _matched(
     segment: Segment,
     at: int,
-    tensors: list[TensorInfo],
+    inside: list[TensorInfo],
     places: dict[tuple[str, str, tuple[int, ...]], int],
 ) -> Iterator[Segment]:
-    inside = tensors_in(segment, at, tensors)
-
     def shift(tensor: TensorInfo) -> int | None:
         place = places.get(_identity(tensor))
         return None if place is None else place - tensor.offset

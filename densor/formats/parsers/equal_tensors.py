@@ -33,8 +33,10 @@ def equal_apart(
     if isinstance(tensors, TensorTable) and tensors.sizes.max(initial=0) < _LEAST:
         return segments
     ordered = disjoint(tensors)
+    offsets = [tensor.offset for tensor in ordered]
     begins = accumulate((segment.size or 0 for segment in segments), initial=0)
-    found = [(s, tensors_in(s, at, ordered)) for s, at in zip(segments, begins, strict=False)]
+    pairs = zip(segments, begins, strict=False)
+    found = [(segment, tensors_in(segment, at, ordered, offsets)) for segment, at in pairs]
     shared = [tensor for _, inside in found if len(inside) > 1 for tensor in inside]
     sizes = {tensor.size for tensor in shared if tensor.size >= _LEAST}
     alike = (tensor for _, inside in found for tensor in inside if tensor.size in sizes)

@@ -116,13 +116,14 @@ def _kind_of_alike(
     forms: list[tuple[str, tuple[int, ...]]], form_of: "np.ndarray[tuple[int], np.dtype[np.int64]]"
 ) -> Kind:
     """The kind of tensors of a type, which are coded as `forms` say."""
-    used = {number: forms[number] for number in np.unique(form_of).tolist()}
     dtype, shape = forms[form_of[0]]
     if form_of.size == 1:
         return kind_of_array(dtype, shape)
+    numbers = form_of.tolist()
+    used = {number: forms[number] for number in set(numbers)}
     parts = {number: parts_of(*form) for number, form in used.items()}
     shapes = [shape for _, shape in used.values()]
-    of_all = chain.from_iterable(map(parts.__getitem__, form_of.tolist()))
+    of_all = chain.from_iterable(map(parts.__getitem__, numbers))
     return _kind_of_elements(dtype, shapes, tuple(of_all))
 
 
