@@ -114,7 +114,7 @@ def look_up_bytes(typingctx, table, array, begin):
 
     def codegen(context, builder, signature, args):
         table, array, begin = args
-        (index,) = _load(context, builder, signature.args[1], array, begin)
+        index = load_bytes(context, builder, signature.args[1], array, begin)
         found = permute_bytes(context, builder, signature.args[0], table, index)
         store_bytes(context, builder, signature.args[1], array, begin, found)
         return context.get_dummy_value()
@@ -122,11 +122,12 @@ def look_up_bytes(typingctx, table, array, begin):
     return types.void(table, array, types.intp), codegen
 
 
-def _load(context: Any, builder: Any, arytype: Any, array: Any, begin: Any) -> Any:
+def load_bytes(context: Any, builder: Any, arytype: Any, array: Any, begin: Any) -> Any:
     """64 bytes of a uint8 array."""
     if BOUNDSCHECK:
         check_range(context, builder, arytype, array, begin, _I64(RUN))
-    return _parts(builder, context.make_array(arytype)(context, builder, array).data, begin, _V8, 1)
+    data = context.make_array(arytype)(context, builder, array).data
+    return _parts(builder, data, begin, _V8, 1)[0]
 
 
 def store_bytes(
@@ -152,8 +153,8 @@ def part_zeros(typingctx, symbols, beside, begin, keys, kept, kept_beside, count
     def codegen(context, builder, signature, args):
         symbols, beside, begin, keys, kept, kept_beside, count = args
         kinds = signature.args
-        (symbol,) = _load(context, builder, kinds[0], symbols, begin)
-        (other,) = _load(context, builder, kinds[1], beside, begin)
+        symbol = load_bytes(context, builder, kinds[0], symbols, begin)
+        other = load_bytes(context, builder, kinds[1], beside, begin)
         zeros = ir.Constant(_V8, [0] * RUN)
         mask = builder.icmp_unsigned("!=", symbol, zeros)
         key = builder.select(mask, ir.Constant(_V8, [255] * RUN), other)
@@ -175,7 +176,7 @@ def count_equal(typingctx, keys, begin, value):
 
     def codegen(context, builder, signature, args):
         keys, begin, value = args
-        (some,) = _load(context, builder, signature.args[0], keys, begin)
+        some = load_bytes(context, builder, signature.args[0], keys, begin)
         same = builder.icmp_unsigned("==", some, byte_vector(builder, value))
         return builder.ctpop(builder.bitcast(same, _I64))
 
@@ -190,7 +191,7 @@ def count_both(typingctx, a, b, begin, of_a, of_b):
         a, b, begin, *values = args
         equal = []
         for arytype, array, value in zip(signature.args[:2], (a, b), values, strict=True):
-            (some,) = _load(context, builder, arytype, array, begin)
+            some = load_bytes(context, builder, arytype, array, begin)
             equal.append(builder.icmp_unsigned("==", some, byte_vector(builder, value)))
         return builder.ctpop(builder.bitcast(builder.and_(*equal), _I64))
 

@@ -139,7 +139,7 @@ def as_small_matrices(batch: Batch, level: Level) -> Coding | None:
     parts = batch.kind.parts
     if len(parts) < MIN_MATRICES or batch.data.size < MIN_BYTES_OF_SPANS:
         return None
-    if level.spans and any(min(part) > MAX_RANK for part in parts):
+    if level.spans and any(min(part) > MAX_RANK for part in set(parts)):
         return None
     if len(batch.history.kept(key)) == MAX_KEPT:
         return None

@@ -7,6 +7,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
 
+from densor.codec.delta.apply_kernels import decode_runs
 from densor.codec.delta.find_kernels import LARGE, find_run
 from densor.codec.delta.kernels import (
     METHOD,
@@ -326,20 +327,30 @@ def _decode(
     words, left, at = coded[:end], -1, _LENGTH + _STATE_BYTES
     bit = 0
     common = fast() and ends.size > 0
+    in_runs = b.itemsize == 2 and method == DIFFERENCE and drop == 0 and first >= 0
     for begin in range(0, out.size, DECODED):
         size = min(DECODED, out.size - begin)
         old, some, under = b[begin : begin + size], tokens[:size], contexts[:size]
-        _contexts(old, shift, mapped, first, window, under)
-        i = 0
+        new = out[begin : begin + size]
+        done = 0
+        if common and in_runs and left < 0:
+            done, at, bit, others = decode_runs(
+                words, at, end - 2 * LOOK, states, table, ends, old, shift, mapped.size - 1, first,
+                window, some, under, some_extras, bit, 8 * stored, starts, counts, plain, method,
+                floats, bits, new,
+            )  # fmt: skip
+            common = others * STATES * _RARE <= size
+        _contexts(old[done:], shift, mapped, first, window, under[done:])
+        i = done
         if left < 0:
             last = end - 2 * LOOK
-            if common:
+            if common and not in_runs:
                 i, at, others = decode_common(
                     words, at, last, states, table, ends, under, size, some
                 )
                 common = others * STATES * _RARE <= size
             else:
-                i, at = decode_groups(words, at, last, states, table, under, 0, size, some)
+                i, at = decode_groups(words, at, last, states, table, under, i, size, some)
             if i + STATES <= size:  # near the end words are read from `tail`, beyond which is room
                 left = end - at
                 tail[:] = 0
@@ -353,8 +364,8 @@ def _decode(
         if at < 0:
             return STREAM_END
         bit = apply_block(
-            old, some, some_extras, bit, starts, counts, plain, method, floats, drop, bits,
-            out[begin : begin + size],
+            old[done:], some[done:], some_extras, bit, starts, counts, plain, method, floats, drop,
+            bits, new[done:],
         )  # fmt: skip
     if at != words.size:
         return STREAM_LEFT

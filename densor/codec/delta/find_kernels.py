@@ -22,10 +22,10 @@ from densor.entropy.vectors import address_in
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 _V8, _V16 = ir.VectorType(_I8, RUN), ir.VectorType(_I16, RUN)
 LARGE = 32  # the bit of the result from which on it tells of large changes
-_SIGN, _BELOW = 0x8000, 0x7FFF
+SIGN, BELOW = 0x8000, 0x7FFF
 
 
-def _all(builder: Any, value: Any) -> Any:
+def all_of(builder: Any, value: Any) -> Any:
     """A number in all lanes, of 16 bits each."""
     first = builder.insert_element(
         ir.Constant(_V16, ir.Undefined), builder.trunc(value, _I16), _I32(0)
@@ -33,7 +33,7 @@ def _all(builder: Any, value: Any) -> Any:
     return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(_I32, RUN), [0] * RUN))
 
 
-def _number(value: int) -> Any:
+def number_of(value: int) -> Any:
     return ir.Constant(_V16, [value] * RUN)
 
 
@@ -45,11 +45,36 @@ def _token(builder: Any, x: Any, b: Any, sign: Any) -> Any:
     """Differences in numeric order, as `kernels._small_tokens` has them, 255 at most."""
     flip = builder.and_(b, sign)
     new = builder.xor(x, flip)
-    negative = builder.ashr(builder.and_(new, sign), _number(15))
-    new = builder.xor(new, builder.and_(negative, _number(_BELOW)))
+    negative = builder.ashr(builder.and_(new, sign), number_of(15))
+    new = builder.xor(new, builder.and_(negative, number_of(BELOW)))
     d = builder.sub(new, builder.xor(b, flip))
-    token = builder.xor(builder.shl(d, _number(1)), builder.ashr(d, _number(15)))
-    return builder.trunc(_extreme(builder, "<", token, _number(255)), _V8)
+    token = builder.xor(builder.shl(d, number_of(1)), builder.ashr(d, number_of(15)))
+    return builder.trunc(_extreme(builder, "<", token, number_of(255)), _V8)
+
+
+def load_elements(context: Any, builder: Any, arytype: Any, array: Any, begin: Any) -> Any:
+    """64 elements of two bytes."""
+    loaded = builder.load(address_in(context, builder, arytype, array, begin, _V16, RUN))
+    loaded.align = 2
+    return loaded
+
+
+def contexts_of(
+    context: Any,
+    builder: Any,
+    arytype: Any,
+    old: Any,
+    shift: Any,
+    mask: Any,
+    first: Any,
+    window: Any,
+) -> Any:
+    """The contexts of 64 elements of the base, see `chunk_kernels._contexts_by_window`."""
+    place = builder.and_(builder.lshr(old, all_of(builder, shift)), all_of(builder, mask))
+    low = all_of(builder, first)
+    place = builder.sub(_extreme(builder, ">", place, low), low)
+    place = builder.trunc(_extreme(builder, "<", place, number_of(255)), _V8)
+    return permute_bytes(context, builder, arytype, window, place)
 
 
 @intrinsic
@@ -71,19 +96,13 @@ def find_run(
         kinds = signature.args
         if not is_fast(context) or kinds[0].dtype.bitwidth != 16:
             return count  # is not called
-        loaded = []
-        for arytype, array in zip(kinds[:2], (x, b), strict=True):
-            address = address_in(context, builder, arytype, array, begin, _V16, RUN)
-            loaded.append(builder.load(address))
-            loaded[-1].align = 2
-        new, old = loaded
-        sign = builder.select(floats, _I64(_SIGN), _I64(0))
-        token = _token(builder, new, old, _all(builder, sign))
-        place = builder.and_(builder.lshr(old, _all(builder, shift)), _all(builder, mask))
-        low = _all(builder, first)
-        place = builder.sub(_extreme(builder, ">", place, low), low)
-        place = builder.trunc(_extreme(builder, "<", place, _number(255)), _V8)
-        under = permute_bytes(context, builder, kinds[8], window, place)
+        new, old = (
+            load_elements(context, builder, arytype, array, begin)
+            for arytype, array in zip(kinds[:2], (x, b), strict=True)
+        )
+        sign = builder.select(floats, _I64(SIGN), _I64(0))
+        token = _token(builder, new, old, all_of(builder, sign))
+        under = contexts_of(context, builder, kinds[8], old, shift, mask, first, window)
         zeros = ir.Constant(_V8, [0] * RUN)
         changed = builder.icmp_unsigned("!=", token, zeros)
         key = builder.select(changed, ir.Constant(_V8, [255] * RUN), under)

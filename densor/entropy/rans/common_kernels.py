@@ -8,6 +8,7 @@ is the same.
 from numba import njit
 
 from densor.entropy import vectors as v
+from densor.entropy.jit import inlined
 from densor.entropy.rans.constants import BITS, LIKELY, STATES
 from densor.entropy.rans.kernels import encode_rest, put_lanes, refill, step
 from densor.entropy.register_tables import TABLE, look_up
@@ -18,7 +19,7 @@ _RECIPROCALS = LIKELY * TABLE  # TABLE: of as many contexts; places where they b
 _FIRST_START = 1 << 16
 
 
-@njit
+@inlined
 def _step(x, ends, contexts):
     """Decodes a symbol per lane: these, the states, and a bit for each lane where that is right.
 
@@ -38,6 +39,28 @@ def _step(x, ends, contexts):
     return symbols, v.add(scaled, v.subtract(slot, first)), v.bits_of(known)
 
 
+@inlined
+def decode_group(x0, x1, words, at, table, ends, contexts, i, symbols):
+    """Decodes the 32 symbols from `i` on; the states, the next position, 1 where others are there.
+
+    `ends`: see `_step`.
+    """
+    under0 = v.load_u8(contexts, i)
+    under1 = v.load_u8(contexts, i + 16)
+    some0, next0, known0 = _step(x0, ends, under0)
+    some1, next1, known1 = _step(x1, ends, under1)
+    other = 0
+    if known0 & known1 != _ALL:
+        some0, next0 = step(x0, table, v.shift_left(under0, BITS))
+        some1, next1 = step(x1, table, v.shift_left(under1, BITS))
+        other = 1
+    v.store_u8(symbols, i, some0)
+    v.store_u8(symbols, i + 16, some1)
+    x0, at = refill(next0, words, at)
+    x1, at = refill(next1, words, at)
+    return x0, x1, at, other
+
+
 @njit
 def decode_common(words, at, last, states, table, ends, contexts, end, symbols):
     """As `decode_groups` from symbol 0 on, and returns also how many groups had other symbols.
@@ -48,18 +71,8 @@ def decode_common(words, at, last, states, table, ends, contexts, end, symbols):
     x1 = v.load_u32(states, 16)
     i, others = 0, 0
     while i + STATES <= end and at <= last:
-        under0 = v.load_u8(contexts, i)
-        under1 = v.load_u8(contexts, i + 16)
-        some0, next0, known0 = _step(x0, ends, under0)
-        some1, next1, known1 = _step(x1, ends, under1)
-        if known0 & known1 != _ALL:
-            some0, next0 = step(x0, table, v.shift_left(under0, BITS))
-            some1, next1 = step(x1, table, v.shift_left(under1, BITS))
-            others += 1
-        v.store_u8(symbols, i, some0)
-        v.store_u8(symbols, i + 16, some1)
-        x0, at = refill(next0, words, at)
-        x1, at = refill(next1, words, at)
+        x0, x1, at, other = decode_group(x0, x1, words, at, table, ends, contexts, i, symbols)
+        others += other
         i += STATES
     v.store_u32(states, 0, x0)
     v.store_u32(states, 16, x1)

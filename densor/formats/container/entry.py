@@ -329,7 +329,7 @@ def listed_text(tensors: Sequence[TensorInfo], size: int) -> str:
     if not isinstance(tensors, TensorTable) or not _is_listed(tensors, size):
         return strictjson.text(list_tensors(tensors, size))[1:-1]
     forms = [strictjson.text([dtype, shape])[1:-1] for dtype, shape, _ in tensors.forms]
-    names = map(strictjson.string, tensors.names)
+    names = strictjson.strings(tensors.names)
     middles = map(forms.__getitem__, tensors.form_of.tolist())
     rows = zip(names, middles, tensors.offsets.tolist(), tensors.sizes.tolist(), strict=True)
     items = [f"[{name},{form},{offset},{length}]" for name, form, offset, length in rows]

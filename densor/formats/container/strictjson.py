@@ -45,6 +45,14 @@ def string(value: str) -> str:
     return json.encoder.encode_basestring(value)
 
 
+def strings(values: list[str]) -> list[str]:
+    """Likewise of many, of which mostly none has anything to escape."""
+    joined = "".join(values)
+    if len(string(joined)) == len(joined) + 2:
+        return [f'"{value}"' for value in values]
+    return list(map(string, values))
+
+
 def encoded(text: str) -> bytes:
     """JSON as UTF-8."""
     return text.encode(errors="backslashreplace")  # a lone surrogate becomes its escape

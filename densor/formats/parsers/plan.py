@@ -167,8 +167,8 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
         contents = find(head)
     except (FormatError, LimitError, TruncatedError):
         return None
-    if contents is None:
-        return None
+    if contents is None or contents.table is not None:
+        return contents
     end = 0
     stretches: list[Stretch] = []
     for stretch in sorted(coded(s) for s in contents.stretches if s.size > 0 and s.offset >= 0):

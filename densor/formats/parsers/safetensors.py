@@ -13,6 +13,7 @@ from densor.dtypes import is_known, nbytes
 from densor.errors import ArgumentError, DensorError, FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.io.sources import RandomSource
+from densor.formats.parsers import header_scan
 from densor.formats.parsers.contents import Contents, Head, plain
 from densor.formats.tensor_table import TensorTable, table_of
 from densor.formats.tensors import TensorInfo, are_names, is_name
@@ -55,6 +56,9 @@ def find(head: Head) -> Contents | None:
     if head.first(LENGTH_SIZE + 1)[LENGTH_SIZE:] != b"{":
         return None
     text = head.first(wanted)
+    scanned = _scanned(text, head.size) if len(text) == wanted >= header_scan.LEAST else None
+    if scanned is not None:
+        return scanned
     found = _parse(text) if len(text) == wanted else None
     if found is None:
         return None
@@ -63,6 +67,17 @@ def find(head: Head) -> Contents | None:
     others = [] if whole else [tensor for tensor in found if not tensor.plain]
     lossy = LOSSY.encode() in text and says_lossy(loads(text[LENGTH_SIZE:]).get(_METADATA))
     return plain(known)._replace(others=others, lossy=lossy)
+
+
+def _scanned(text: bytes, size: int | None) -> Contents | None:
+    """What a large header tells, if it is written as usual; of a file of so many bytes."""
+    found = header_scan.scan(text, size)
+    if found is None:
+        return None
+    try:
+        return contents_of(found.table, loads(found.metadata) if found.metadata else None)
+    except FormatError:
+        return None
 
 
 def contents_of(table: TensorTable, metadata: Mapping[str, str] | None) -> Contents:
@@ -264,7 +279,7 @@ def header_of(table: TensorTable, metadata: Mapping[str, str] | None) -> bytes:
         for dtype, shape, _ in table.forms
     ]
     ends = (table.offsets + table.sizes).tolist()
-    names = map(strictjson.string, table.names)
+    names = strictjson.strings(table.names)
     starts = map(forms.__getitem__, table.form_of.tolist())
     rows = zip(names, starts, table.offsets.tolist(), ends, strict=True)
     items += [f"{name}:{start}{begin},{end}]}}" for name, start, begin, end in rows]
