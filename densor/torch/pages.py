@@ -40,10 +40,12 @@ PLAIN, CHANNELS, SORTED, ROTATED = range(4)  # ways; SORTED is of former version
 _HEAD = struct.Struct("<8sHBBIQIIII")
 _DIGEST = 16
 _MAX_BYTES = 1 << 32
+_MAX_FIRST = (1 << 64) - 1
 _CHOSEN_FOR = 64  # pages
 _MORE = 1.03
-_LIKE = 1.1  # times what a page would take if all heads were like the first one, either way
-_MIN_HEAD = 1 << 15  # bytes of a head by which a way is chosen
+_STRETCHES, _MIN_STRETCH = 8, 1 << 15  # by one of so many a way is chosen, of so many bytes
+_CLEARLY = 0.97  # of what the next way would take
+_LIKE = 1.1  # times what a page takes that was expected to take more
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -177,7 +179,7 @@ def _sorted_back(body: memoryview, means: rotated.Means, tokens: int) -> rotated
 
 
 class Choice:
-    """The way in which keys, or values, are packed: the smallest one for a head of a page.
+    """The way in which keys, or values, are packed: the smallest one for a stretch of a page.
 
     It is chosen anew after some pages, and where one takes clearly more than that one did.
     """
@@ -199,23 +201,42 @@ class Choice:
 
     @staticmethod
     def _chosen(page: Page, level: int, rope_theta: float | None) -> bytes:
-        """In the way that is the smallest for its first head, where that is like the others."""
-        head = page.tensor[:1, :1]
-        if page.which == KEYS and _MIN_HEAD <= head.nbytes < page.tensor.nbytes:
-            alone = pack_page(page._replace(tensor=head), level, rope_theta)
-            packed = _pack(page, level, rope_theta, _HEAD.unpack_from(alone)[3])
-            if packed is not None:
-                wanted = len(alone) / head.nbytes * page.tensor.nbytes
-                if wanted / _LIKE <= len(packed) <= wanted * _LIKE:
+        """In the way that a stretch of its tokens lets expect to be the smallest."""
+        expected = _expected(page, level, rope_theta) if page.which == KEYS else {}
+        if len(expected) > 1:
+            way, other = sorted(expected, key=expected.__getitem__)[:2]
+            if expected[way] < _CLEARLY * expected[other]:
+                packed = _pack(page, level, rope_theta, way)
+                if packed is not None and expected[way] / _LIKE <= len(packed) < expected[other]:
                     return packed
         return pack_page(page, level, rope_theta)
+
+
+def _expected(page: Page, level: int, rope_theta: float | None) -> dict[int, float]:
+    """About what a page of keys takes in each way, by tokens in its middle, of all heads: others
+    may be unlike the first one. Nothing where these say too little."""
+    if page.tensor.ndim != 4 or page.tensor.nbytes < _STRETCHES * _MIN_STRETCH:
+        return {}
+    batch, heads, tokens, channels = page.tensor.shape
+    count = max(1, tokens // _STRETCHES)
+    begin = (tokens - count) // 2
+    part = page.tensor[:, :, begin : begin + count]
+    middle = Page(KEYS, page.layer, min(page.first + begin, _MAX_FIRST), part)
+    means = rotated.packed_size(batch * heads, channels)
+    found = {}
+    for way in (PLAIN, CHANNELS, ROTATED):
+        packed = _pack(middle, level, rope_theta, way)
+        if packed is not None:
+            once = means if way == ROTATED else 0
+            found[way] = once + (len(packed) - once) * tokens / count
+    return found
 
 
 class PagedCache:
     """Keys and values of all layers, packed in pages of `tokens` tokens as they arrive.
 
-    In which way is tried with the first head of one page of keys out of 64, and where a page takes
-    3 % more than that one; with all heads where these take a tenth more or less than the first.
+    In which way is tried with an eighth of the tokens of one page of keys out of 64, and where a
+    page takes 3 % more than that one; with all tokens where that leaves it open.
 
     `folder`: where pages are kept; by default they are kept in memory. One cache uses it at a time.
     `rope_theta`: see `pack_page`. `level`: of packing.

@@ -208,6 +208,16 @@ def pack(means: Means, tokens: int) -> bytes:
     return head + b"".join(array.tobytes() for array in arrays)
 
 
+def packed_size(rows: int, channels: int) -> int:
+    """Bytes of means and scales that are packed."""
+    return _HEAD.size + sum(_sizes(rows, channels))
+
+
+def _sizes(rows: int, channels: int) -> tuple[int, int, int]:
+    """Of steps, means and scales."""
+    return 2 * channels, 2 * rows * channels, rows * channels
+
+
 def parse(data: memoryview) -> tuple[Means, int, int]:
     """Means, the number of tokens, and the length of what was read; FormatError for bad ones."""
     if len(data) < _HEAD.size:
@@ -215,12 +225,11 @@ def parse(data: memoryview) -> tuple[Means, int, int]:
     rows, tokens, channels, exponent, position = _HEAD.unpack_from(data)
     if not fits(rows, tokens, channels, position) or abs(exponent) > 200:
         raise FormatError("page of a cache has impossible fields")
-    sizes = 2 * channels, 2 * rows * channels, rows * channels
-    if len(data) < _HEAD.size + sum(sizes):
+    if len(data) < packed_size(rows, channels):
         raise FormatError("page of a cache is too short")
     arrays: list[Any] = []
     at = _HEAD.size
-    for size, kind in zip(sizes, ("<u4", "<i2", "u1"), strict=True):
+    for size, kind in zip(_sizes(rows, channels), ("<u4", "<i2", "u1"), strict=True):
         arrays.append(np.frombuffer(data[at : at + size], kind))
         at += size
     if arrays[2].max() > _MAX_SCALE:

@@ -186,9 +186,13 @@ def test_a_cache_grows_and_codes_nothing_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("theta", [THETA, None])
-def test_a_way_is_chosen_by_one_head(monkeypatch: pytest.MonkeyPatch, theta: float | None) -> None:
-    """It is the smallest for all, and only one way codes all heads, at the next choice too."""
-    keys = torch.cat([rotary_keys(700), rotary_keys(700, seed=1)], 1)
+def test_a_way_is_chosen_by_few_tokens(
+    monkeypatch: pytest.MonkeyPatch, theta: float | None
+) -> None:
+    """It is the smallest for all, and only one way codes all tokens, at the next choice too."""
+    keys = torch.cat([rotary_keys(1100), rotary_keys(1100, seed=1)], 1)
+    if theta is None:  # or both ways that are left may be as good as each other
+        keys *= 2 ** torch.randn(4, 1, 32, generator=torch.Generator().manual_seed(2)).mul(4)
     smallest = pack_page(Page(KEYS, 0, 0, keys), rope_theta=theta)
     whole = []
     pack = pages._pack
@@ -262,14 +266,34 @@ def test_positions_at_the_end_of_what_there_is() -> None:
     assert torch.equal(back.tensor.view(torch.int16), page.tensor.view(torch.int16))
 
 
-def test_a_first_head_that_is_unlike_the_others_does_not_choose() -> None:
+def constant_but_for(keys: torch.Tensor, *heads: int) -> torch.Tensor:
+    made = torch.randn(1, 8, 1, 32, generator=torch.Generator().manual_seed(1))
+    made = made.expand(1, 8, keys.shape[2], 32).clone()
+    for head in heads:
+        made[:, head] = keys[:, 0]
+    return made
+
+
+@pytest.mark.parametrize("tokens", [512, 1024])
+def test_heads_that_are_unlike_each_other_do_not_mislead(tokens: int) -> None:
     generator = torch.Generator().manual_seed(1)
-    rising = torch.randn(1, 8, 1, 32, generator=generator).expand(1, 8, 512, 32).clone()
-    rising[:, 0] = torch.randn(512, 32, generator=generator)
-    equal = torch.randn(1, 8, 512, 32, generator=generator)
-    equal = equal * 2 ** torch.randn(1, 8, 1, 32, generator=generator).mul(4)
-    equal[:, 0] = 1
-    for keys in (rising, equal):
+    noise = torch.randn(1, 8, tokens, 32, generator=generator)
+    scaled = noise * 2 ** torch.randn(1, 8, 1, 32, generator=generator).mul(4)
+    scaled[:, 0] = 1
+    rope = rotary_keys(tokens).float()
+    unlike = ((noise, (0,)), (rope, (0,)), (rope, (7,)), (rope, (0, 3, 7)))
+    constant = [constant_but_for(keys, *heads) for keys, heads in unlike]
+    late = rotary_keys(tokens).float().repeat(1, 4, 1, 1)
+    late[:, :, tokens // 3 :] = 1
+    for keys in (scaled, *constant, late):
         page = pages.Page(pages.KEYS, 0, 0, keys.bfloat16())
-        chosen = pages.Choice().pack(page, 3, 10000.0)
-        assert len(chosen) == len(pages.pack_page(page, 3, 10000.0))
+        chosen = pages.Choice().pack(page, 3, THETA)
+        assert len(chosen) <= 1.01 * len(pages.pack_page(page, 3, THETA))
+        assert_same(unpack_page(chosen).tensor, page.tensor)
+
+
+def test_pages_that_are_refused_are_refused_by_a_choice_too() -> None:
+    with pytest.raises(ArgumentError):
+        pages.Choice().pack(Page(KEYS, 0, 0, torch.zeros(3, 1 << 18)), 3, THETA)
+    last = Page(KEYS, 0, (1 << 64) - 1, rotary_keys(4096))
+    assert unpack_page(pages.Choice().pack(last, 3, THETA)).first == last.first
