@@ -118,7 +118,7 @@ class Kind:
         row = (self.columns or self.parts[0][1]) * self.unit
         return max(1, size // row) * row
 
-    @functools.cached_property
+    @property
     def whole_runs(self) -> int:
         """Bytes of a chunk of elements in runs."""
         assert self.layout is not None

@@ -18,7 +18,7 @@ from densor.formats.container.derived import derived_in
 from densor.formats.container.entry import FILE, TENSOR, BaseRef
 from densor.formats.container.entry_decoder import Budget, EntryDecoder, Part, Piece
 from densor.formats.container.entry_runs import Run, members_of, runs
-from densor.formats.container.frames import Frame
+from densor.formats.container.frames import Frame, frame_listed
 from densor.formats.container.hashing import DEFAULT, KINDS, Hash, digest_of, new_hash
 from densor.formats.container.index import before_each, find_index, read_index, unpack_index
 from densor.formats.container.listed_entries import (
@@ -204,14 +204,7 @@ class Archive(EntryDecoder[IndexedEntry]):
     def _frame(self, number: int, listed: wire.FrameHeader | None = None) -> Frame:
         """A frame by number, which must be what the index says, `listed`."""
         listed = self.frames.header(number) if listed is None else listed
-        offset = int(self.frames.offsets[number])
-        data = self._source.read_at(offset, wire.FRAME_SIZE + listed.stored)
-        header = wire.parse_frame(data[: wire.FRAME_SIZE].tobytes(), self._limit)
-        if header[:4] != listed[:4]:
-            raise FormatError("index contradicts a frame")
-        payload = data[wire.FRAME_SIZE :]
-        wire.check_payload(header, payload)
-        return Frame(header, payload, offset, data)
+        return frame_listed(self._source, int(self.frames.offsets[number]), listed, self._limit)
 
     def find(self, name: str) -> IndexedEntry | None:
         """An entry by name; None if there is none."""

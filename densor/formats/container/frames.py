@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from densor.errors import ChecksumError, DensorError, TruncatedError
+from densor.errors import ChecksumError, DensorError, FormatError, TruncatedError
 from densor.formats.container import short_form, wire
 from densor.formats.io.sources import Bytes, MemorySource, PlacedSource, RandomSource, Source
 from densor.runtime.buffers import POOL
@@ -177,3 +177,14 @@ class From:
 def frame_at(source: RandomSource, offset: int, limit: int) -> Frame:
     """The frame at a place of an archive."""
     return FrameReader(From(source, offset), limit, offset).next()
+
+
+def frame_listed(source: RandomSource, offset: int, listed: wire.FrameHeader, limit: int) -> Frame:
+    """The frame at a place of an archive, which must be what its index says: `listed`."""
+    data = source.read_at(offset, wire.FRAME_SIZE + listed.stored)
+    header = wire.parse_frame(data[: wire.FRAME_SIZE].tobytes(), limit)
+    if header[:4] != listed[:4]:
+        raise FormatError("index contradicts a frame")
+    payload = data[wire.FRAME_SIZE :]
+    wire.check_payload(header, payload)
+    return Frame(header, payload, offset, data)
