@@ -129,8 +129,11 @@ class Table:
         tasks: deque[Task[list[Column]]] = deque()
         try:
             for part, low, high in self._parts_with(*_range(rows)):
-                work = _columns_where, part, range(low, high), columns, conditions, self.layout
-                tasks.append(workers.submit(*work))
+                chosen = range(low, high)
+                task = workers.submit(
+                    _columns_where, part, chosen, columns, conditions, self.layout
+                )
+                tasks.append(task)
                 if len(tasks) >= workers.threads:
                     yield from _first_of(tasks)
             while tasks:
