@@ -2,6 +2,8 @@
 
 import csv
 import io
+import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,14 @@ from densor.cli.dispatch import dispatch
 from densor.codec.choose import sizes
 from densor.codec.kind import kind_of_table
 from densor.codec.table.layout import Layout
+from densor.codec.table.output import Column
 from densor.codec.table.reading import StoredPart, lines_of
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.file import File
 from densor.formats.io.sources import MemoryRandomSource
 from densor.formats.parsers.csv import layout_of
 from densor.options import ReadOptions
-from densor.tables import Table
+from densor.tables import Table, read
 
 ROWS = 3000
 TEXT = table(ROWS)
@@ -53,6 +56,27 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def column(name: str, kind: Callable[[str], Any] = str) -> list[Any]:
     return [kind(line[NAMES.index(name)]) for line in LINES]
+
+
+def test_parts_are_decoded_at_once(
+    tmp_path: Path, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "t.csv").write_bytes(TEXT)
+    target = tmp_path / "t.densor"
+    densor.pack([tmp_path / "t.csv"], target, level=1)
+    both, calls, decode = threading.Barrier(2), itertools.count(), read._columns_where
+
+    def together(*given: Any) -> list[Column]:
+        if next(calls) < 2:
+            both.wait(60)  # until another part is at the same place
+        return decode(*given)
+
+    monkeypatch.setattr(read, "_columns_where", together)
+    for threads in (2, 1):
+        found = densor.read_table(target, columns=["id"], where="late >= 20", threads=threads)
+        lines = zip(column("id", int), column("late", int), strict=True)
+        assert found["id"].tolist() == [i for i, late in lines if late >= 20]
+    assert next(calls) > 3
 
 
 @pytest.mark.parametrize("level", [*LEVELS, 9])

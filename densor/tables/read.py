@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Unpack
@@ -24,6 +25,7 @@ from densor.formats.parsers import json_lines
 from densor.formats.parsers.tabular import FORMATS, SAMPLE, layout_in
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.arguments import need, need_whole
+from densor.runtime.workers import Task, settle
 from densor.tables.arrow import ArrowTable
 from densor.tables.parquet import ParquetTable
 from densor.tables.records import RecordTable
@@ -119,25 +121,34 @@ class Table:
     ) -> Iterator[list[Column]]:
         """Columns of the rows that are asked for, of a part of the table at a time.
 
-        `where`: conditions such as `price >= 10` or `cut == Ideal`, all of which must hold; `rows`
-        counts before them.
+        As many parts are decoded at once as the archive has threads. `where`: conditions such as
+        `price >= 10` or `cut == Ideal`, all of which must hold; `rows` counts before them.
         """
         conditions = [_condition(text, self.names) for text in where]
-        begin, end = _range(rows)
+        workers = self._archive.workers
+        tasks: deque[Task[list[Column]]] = deque()
+        try:
+            for part, low, high in self._parts_with(*_range(rows)):
+                chosen = range(low, high)
+                task = workers.submit(
+                    _columns_where, part, chosen, columns, conditions, self.layout
+                )
+                tasks.append(task)
+                if len(tasks) >= workers.threads:
+                    yield from _first_of(tasks)
+            while tasks:
+                yield from _first_of(tasks)
+        finally:
+            settle(tasks)
+
+    def _parts_with(self, begin: int, end: int) -> Iterator[tuple[Part, int, int]]:
+        """The parts that have some of these rows, and which of a part's own rows those are."""
         at = 0
         for part in self._parts():
             low, high = max(begin - at, 0), min(end - at, part.rows)
             at += part.rows
             if low < high:
-                if isinstance(part, StoredPart):
-                    part.needed = high
-                chosen = np.arange(low, high)
-                for condition in conditions:
-                    column = part.column(condition.column)
-                    chosen = chosen[_holds(column, condition, chosen, self.layout)]
-                if chosen.size:
-                    found = [part.column(number) for number in columns]
-                    yield [c._replace(ids=c.ids[chosen], values=None) for c in found]
+                yield part, low, high
             if at >= end:
                 return
 
@@ -194,6 +205,33 @@ class Table:
         found = rows_of(np.frombuffer(text, np.uint8), self.layout)
         if found is not None:
             yield PlainPart(found)
+
+
+def _first_of(tasks: deque[Task[list[Column]]]) -> list[list[Column]]:
+    """What the first task has found, if it has found rows; it is a task no more then."""
+    found = tasks[0].result()
+    tasks.popleft()
+    return [found] if found else []
+
+
+def _columns_where(
+    part: Part,
+    rows: range,
+    columns: Sequence[int],
+    conditions: Sequence[_Condition],
+    layout: Layout,
+) -> list[Column]:
+    """Columns of those rows of a part for which all conditions hold; none where there are none."""
+    if isinstance(part, StoredPart):
+        part.needed = rows.stop
+    chosen = np.arange(rows.start, rows.stop)
+    for condition in conditions:
+        column = part.column(condition.column)
+        chosen = chosen[_holds(column, condition, chosen, layout)]
+    if not chosen.size:
+        return []
+    found = [part.column(number) for number in columns]
+    return [c._replace(ids=c.ids[chosen], values=None) for c in found]
 
 
 def numbers_of(names: Sequence[str], columns: Sequence[str] | None) -> list[int]:

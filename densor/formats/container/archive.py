@@ -188,6 +188,11 @@ class Archive(EntryDecoder[IndexedEntry]):
         known = number < len(self.chains)
         return (self.entries[number].identity, self.chains[number]) if known else None
 
+    @property
+    def workers(self) -> Workers:
+        """The threads that decode, for what decodes parts of chunks by itself."""
+        return self._workers
+
     def close(self) -> None:
         """Stops the threads."""
         self._session.stop()
