@@ -4,7 +4,6 @@ An input: where the index stands, in 8 bytes, and its JSON.
 """
 
 import io
-import re
 from functools import cache
 from random import Random
 from typing import Any
@@ -17,7 +16,7 @@ from densor.errors import DensorError
 from densor.formats.container import index, short_form, wire
 from densor.formats.container.frames import Frame
 from densor.formats.io.sources import MemoryRandomSource
-from fuzz.mutate import mutated
+from fuzz.mutate import mutated, mutated_text
 from fuzz.target import Target, Wrong
 
 _AT = 8  # bytes
@@ -85,31 +84,10 @@ def _index_of(archive: bytes) -> bytes:
 
 
 def mutate(data: bytes, rng: Random, others: Any) -> bytes:
-    """Pieces of an index put in, doubled, moved and taken out, and numbers changed."""
+    """Mostly pieces of an index put in, moved and taken out, and numbers changed."""
     if rng.random() < 0.2:
         return mutated(data, rng, others)
-    text = bytearray(data[_AT:])
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        at, action = rng.randrange(len(text) + 1), rng.randrange(5)
-        if action <= 1:
-            text[at : at + action * rng.randrange(1, 6)] = rng.choice(_PIECES)
-        elif action == 2:
-            del text[at : at + rng.randrange(1, 30)]
-        elif action == 3:
-            other = rng.randrange(len(text) + 1)
-            text[at:at] = text[other : other + rng.randrange(1, 150)]
-        else:
-            _number(text, rng)
-    return data[:_AT] + bytes(text[: 1 << 16])
-
-
-def _number(text: bytearray, rng: Random) -> None:
-    places = list(re.finditer(rb"\d+", text))
-    if places:
-        place = rng.choice(places)
-        near = int(place.group()) + rng.choice((-1, 1))
-        most = rng.choice((b"0", b"4294967296", b"9" * 18, b"9" * 19, b"%d" % max(near, 0)))
-        text[place.start() : place.end()] = most
+    return data[:_AT] + mutated_text(data[_AT:], _PIECES, rng)
 
 
 TARGETS = (Target("large index", run, seeds, mutate, most_memory=1 << 24, per_byte=1 << 9),)

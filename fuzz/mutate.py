@@ -1,5 +1,6 @@
 """Random changes of bytes, which know a little of what stands in files: lengths, counts, text."""
 
+import re
 import struct
 from collections.abc import Sequence
 from random import Random
@@ -92,3 +93,29 @@ def _digits(out: bytearray, at: int, rng: Random) -> None:
     while end < len(out) and 48 <= out[end] <= 57:
         end += 1
     out[begin:end] = rng.choice(_NUMBERS)
+
+
+def mutated_text(text: bytes, pieces: Sequence[bytes], rng: Random) -> bytes:
+    """A text with pieces put in, doubled, moved and taken out, and numbers changed."""
+    out = bytearray(text)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        at, action = rng.randrange(len(out) + 1), rng.randrange(5)
+        if action <= 1:
+            out[at : at + action * rng.randrange(1, 6)] = rng.choice(pieces)
+        elif action == 2:
+            del out[at : at + rng.randrange(1, 30)]
+        elif action == 3:
+            other = rng.randrange(len(out) + 1)
+            out[at:at] = out[other : other + rng.randrange(1, 150)]
+        else:
+            _decimal(out, rng)
+    return bytes(out[: 1 << 16])
+
+
+def _decimal(text: bytearray, rng: Random) -> None:
+    places = list(re.finditer(rb"\d+", text))
+    if places:
+        place = rng.choice(places)
+        near = int(place.group()) + rng.choice((-1, 1))
+        most = rng.choice((b"0", b"4294967296", b"9" * 18, b"9" * 19, b"%d" % max(near, 0)))
+        text[place.start() : place.end()] = most
