@@ -7,8 +7,9 @@ how often elements change whose bits `b >> shift & mask` these are, in units of 
 import numpy as np
 from numba import njit, types
 
-from densor.codec.delta.kernels import _READ, _WRITE, _changed, _magnitude
+from densor.codec.delta.kernels import _READ, _WRITE, _changed, _token
 from densor.codec.delta.payload import SUMS
+from densor.codec.delta.tokens import DIFFERENCE
 from densor.entropy import vectors as v
 from densor.entropy.differences import differing
 from densor.entropy.intrinsics import leading_zeros, ones, prefetch, trailing_zeros
@@ -176,23 +177,6 @@ def _classes(
     return expected
 
 
-@njit
-def _token_of(x, b, floats, bits, direct, mantissa):
-    """The token of a change, its number of extra bits, and these."""
-    from_below, value = _magnitude(x, b, 1, floats, bits)
-    kind, extra = value, 0
-    if value >> _U(direct):
-        n = 63 - np.int64(leading_zeros(value))
-        extra = n - mantissa
-        kind = (_1 << _U(direct)) + (_U(n - direct) << _U(mantissa))
-        kind += (value >> _U(extra)) & ((_1 << _U(mantissa)) - _1)
-        value &= (_1 << _U(extra)) - _1
-    kind <<= _1
-    if from_below:
-        kind -= _1
-    return kind, extra, value
-
-
 def _survey(new, old, shift, mask, every, method, all_counts, changed_counts, positions, tokens):
     """Fills `positions` of elements that changed, and `tokens`, and returns how many there are; -1
     where there is no room for all.
@@ -227,7 +211,7 @@ def _survey(new, old, shift, mask, every, method, all_counts, changed_counts, po
     for j in range(found):
         i = _U(positions[_U(j)])
         b = _U(old[i])
-        token, _, _ = _token_of(_U(new[i]), b, floats, bits, direct, mantissa)
+        token, _, _ = _token(_U(new[i]), b, DIFFERENCE, floats, bits, direct, mantissa)
         which = (b >> shift) & mask
         changed_counts[which] += 1
         tokens[_U(j)] = which << _U(8) | token
@@ -343,7 +327,7 @@ def _code(
                 extra, value = np.int64(extras[token]), _0
                 if extra:
                     new_i, old_i = _U(new[_U(i)]), _U(old[_U(i)])
-                    _, _, value = _token_of(new_i, old_i, floats, bits, direct, mantissa)
+                    _, _, value = _token(new_i, old_i, DIFFERENCE, floats, bits, direct, mantissa)
                 done = extra - extra % _EXTRA_PART
                 part = extra - done
                 while True:

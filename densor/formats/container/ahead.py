@@ -120,22 +120,23 @@ class ReadAhead:
         self, read: Callable[[], Bytes], kind: Kind, offset: int, base: int | None
     ) -> Stretch:
         data = read()
-        end = offset + data.size
         if self._keyed and self._workers.threads == 1 and data.size > _AT_ONCE:
-            hasher = xxhash.xxh3_128()
-            self._turns.add(offset, end, self._update_both, hasher, data)
-            key: bytes | None = hasher.digest()
+            key: bytes | None = self._both_hashes(data, offset)
         else:
             key = self._key(data)
-            self._turns.add(offset, end, self._hasher.update, data)
+            self._turns.add(offset, offset + data.size, self._hasher.update, data)
         stretch = Stretch(data, kind, offset, base, key)
         return stretch if base is not None else stretch._replace(looked=self._look(stretch))
 
-    def _update_both(self, hasher: xxhash.xxh3_128, data: Bytes) -> None:
+    def _both_hashes(self, data: Bytes, offset: int) -> bytes:
+        """The key of a stretch, whose pieces are hashed for the entry as well."""
+        hasher = xxhash.xxh3_128()
         for begin in range(0, data.size, _AT_ONCE):
             some = data[begin : begin + _AT_ONCE]
             hasher.update(some)
-            self._hasher.update(some)
+            at = offset + begin
+            self._turns.add(at, at + some.size, self._hasher.update, some)
+        return hasher.digest()
 
     def _key(self, data: Bytes) -> bytes | None:
         keyed = self._keyed and data.size >= MIN_REPEAT

@@ -60,12 +60,7 @@ class _UnusualError(Exception):
 
 def _names(text: bytes, rows: Numbers) -> list[str]:
     """Names of entries or tensors, by where they begin and end."""
-    pairs = zip(rows[:, 1].tolist(), rows[:, 2].tolist(), strict=True)
-    if text.isascii():
-        whole = text.decode()
-        names = [whole[begin:end] for begin, end in pairs]
-    else:
-        names = [text[begin:end].decode() for begin, end in pairs]
+    names = strictjson.parts(text, zip(rows[:, 1].tolist(), rows[:, 2].tolist(), strict=True))
     if len(set(names)) != len(names) or (rows[:, 2] - rows[:, 1]).max(initial=0) > MAX_NAME:
         raise _UnusualError
     return names

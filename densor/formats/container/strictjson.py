@@ -1,6 +1,7 @@
 """JSON from archives and headers: parsed strictly, every fault a FormatError."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from densor.errors import FormatError
@@ -51,6 +52,14 @@ def strings(values: list[str]) -> list[str]:
     if len(string(joined)) == len(joined) + 2:
         return [f'"{value}"' for value in values]
     return list(map(string, values))
+
+
+def parts(text: bytes, places: Iterable[tuple[int, int]]) -> list[str]:
+    """What stands in UTF-8 between such places, (begin, end) each; UnicodeDecodeError."""
+    if text.isascii():
+        whole = text.decode()
+        return [whole[begin:end] for begin, end in places]
+    return [text[begin:end].decode() for begin, end in places]
 
 
 def encoded(text: str) -> bytes:

@@ -52,9 +52,7 @@ def _names(text: bytes, rows: Numbers) -> list[str] | None:
     """The names of tensors; None where they take a closer look."""
     if not text.isascii():
         return None
-    whole = text.decode()
-    pairs = zip(rows[:, 1].tolist(), rows[:, 2].tolist(), strict=True)
-    names = [whole[begin:end] for begin, end in pairs]
+    names = strictjson.parts(text, zip(rows[:, 1].tolist(), rows[:, 2].tolist(), strict=True))
     return names if are_names(names) and len(set(names)) == len(names) else None
 
 
