@@ -242,6 +242,26 @@ def test_no_run_needs_the_compiler_twice(level: int, tmp_path: Path) -> None:
     assert shown[-1] == "[]\n"
 
 
+@pytest.mark.parametrize(("share", "way"), [(0.002, "few_decoder"), (0.2, "decoder")])
+def test_no_run_needs_the_compiler_twice_for_changes(share: float, way: str) -> None:
+    code = (
+        "import numpy as np, densor, sys; r = np.random.default_rng(1); "
+        "a = r.normal(size=(256, 300)).astype(np.float32).view(np.uint32) >> 16; "
+        f"a = a.astype(np.uint16); b = a + (r.random(a.shape) < {share}).astype(np.uint16); "
+        "blob = densor.compress(b, dtype='bf16', base=a); "
+        "assert (densor.decompress(blob, base=a) == b).all(); "
+        f"print('densor.codec.delta.{way}' in sys.modules, "
+        "[name for name in ('numba', 'llvmlite') if name in sys.modules])"
+    )
+    shown = [
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        for _ in range(2)
+    ]
+    assert shown[-1] == "True []\n"
+
+
 @pytest.mark.parametrize("fault", ["no folder", "full disk", "a file that was cut"])
 def test_what_numba_keeps_need_not_be_kept(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -134,7 +134,8 @@ def group_rows(rows, most, scale, best_of, of, sums, lengths, own, excess, names
         cost = _cost_of_contexts(sums[:contexts], lengths, scale)
         if cost < best:
             best = cost
-            best_of[:] = of
+            for r in range(of.size):  # not `best_of[:] = of`, for whose error numba is needed
+                best_of[r] = of[r]
         elif contexts >= 4:
             break
         if contexts <= before:  # the split was merged again

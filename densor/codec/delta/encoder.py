@@ -13,11 +13,9 @@ from densor.codec.bound import order0_bytes
 from densor.codec.chunks import own_or_raw
 from densor.codec.codec import Encoder, Estimate
 from densor.codec.delta import params, tokens
-from densor.codec.delta.chunk_kernels import CODE, FIND
 from densor.codec.delta.contexts import group
-from densor.codec.delta.elements import elements
+from densor.codec.delta.elements import by_size, elements
 from densor.codec.delta.few_batch import FewBatch, expected_few, propose_few
-from densor.codec.delta.kernels import COMMON, TOKENS, VALUES, count_rows, rough_bits
 from densor.codec.delta.payload import BLOCK, CODED, HEAD, LENGTH, RUN, SAME, WIDE
 from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method, token_table, tokens_by_change
 from densor.codec.levels import Level
@@ -44,6 +42,10 @@ _UNCLEAR = 1.25  # factor between two estimates, below which both ways are tried
 _LARGE = 1 << 23  # bytes of a batch from which samples decide
 _CLEAR = 1.1  # such a factor by these
 _RARE = 4  # groups of tokens for each other one, for which those are rare
+CODE, FIND = by_size("chunk_kernels", "code"), by_size("chunk_kernels", "find")
+COMMON, TOKENS = by_size("kernels", "common"), by_size("kernels", "tokens")
+VALUES = by_size("kernels", "values")
+count_rows, rough_bits = deferred("densor.codec.delta.kernels", "count_rows", "rough_bits")
 _BUFFERS = ThreadBuffers()
 build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 

@@ -13,12 +13,11 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.delta import few_params, tokens
 from densor.codec.delta.contexts import group
-from densor.codec.delta.elements import elements
-from densor.codec.delta.few_kernels import CODE, RECORD, SURVEY, count_tokens
+from densor.codec.delta.elements import by_size, elements
 from densor.codec.delta.few_params import CLASSES, UNIT, FewParameters
-from densor.codec.delta.kernels import rough_bits
 from densor.codec.delta.payload import NEAR, SUMS
 from densor.codec.delta.tokens import DIFFERENCE
+from densor.entropy.deferred import deferred
 from densor.entropy.rans import tables
 from densor.float_formats import number_format
 from densor.runtime.buffers import ThreadBuffers
@@ -30,6 +29,10 @@ _CHANGES_PER_BLOCK = 0.45  # that blocks are chosen to have, about
 _PARAMETER_BYTES = 80  # without tables of tokens, about
 _MIN_SAMPLED = 1 << 15  # from so many elements on, one in so many stretches is counted:
 _SAMPLED = 17  # odd, or rows of 2^n elements would always be met at the same columns
+CODE, RECORD = by_size("few_kernels", "code"), by_size("few_kernels", "record")
+SURVEY = by_size("few_kernels", "survey")
+count_tokens = deferred("densor.codec.delta.few_kernels", "count_tokens")
+rough_bits = deferred("densor.codec.delta.kernels", "rough_bits")
 _BUFFERS = ThreadBuffers()
 
 Counts = npt.NDArray[np.int64]
