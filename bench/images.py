@@ -1,7 +1,7 @@
 """Bits per sample and speed on images, beside lossless image formats.
 
     python -m bench.images [IMAGE...] [--levels 1,3,6,9] [--peers a,b] [--set IDX] [--out DIR]
-                           [--plot PNG]
+                           [--plot PNG] [--threads N]
 
 Images are files that Pillow reads, by default photographs and drawings that come with
 scikit-image. Each is packed, restored and compared by every codec, one after the other. MB/s is
@@ -9,7 +9,9 @@ of processor time in one thread, the best of several runs, so that others at wor
 count little; compilation does not count. Peers are those of `imagecodecs`. Writes ``images.csv``
 into DIR, and the mean of the photographs against speed as a picture, which needs matplotlib. With
 --set, small images of an IDX file as well: as one set, each by itself under a model that is
-learned from them (with its bytes) and from nine of ten, and as one mosaic by JPEG XL.
+learned from them (with its bytes) and from nine of ten, and as one mosaic by JPEG XL. With
+--threads, how many times as fast N threads are as one, by the clock, on all images in one stack
+of rows: that is meant for a quiet machine.
 """
 
 from __future__ import annotations
@@ -204,6 +206,26 @@ def small_images(path: Path) -> Iterator[str]:
     yield line("jxl 9, mosaic", len(packed), into, out, side * side)
 
 
+def by_threads(found: Sequence[tuple[str, Image]], level: int, threads: int) -> str:
+    """A line: how many times as fast N threads pack and restore as one, medians of turns."""
+    grey = [image for _, image in found if image.ndim == 2 and image.dtype == np.uint8]
+    width = min(image.shape[1] for image in grey)
+    stack = np.concatenate([image[:, :width] for image in grey])
+    packed = densor.compress(stack, level, threads)
+    took: dict[tuple[int, bool], list[float]] = {}
+    for _ in range(_MOST_RUNS):
+        for number in (1, threads):
+            begin = time.perf_counter()
+            densor.compress(stack, level, number)
+            middle = time.perf_counter()
+            densor.decompress(packed, threads=number)
+            took.setdefault((number, True), []).append(middle - begin)
+            took.setdefault((number, False), []).append(time.perf_counter() - middle)
+    median = {what: float(np.median(times)) for what, times in took.items()}
+    into, out = (median[1, way] / median[threads, way] for way in (True, False))
+    return f"densor -{level}, {stack.nbytes / 1e6:.1f} MB: {into:.2f} {out:.2f}"
+
+
 def draw(rows: Sequence[Row], names: Sequence[str], path: Path) -> None:
     """Mean bits of these images against speed, of codecs that took all of them, as a picture."""
     import matplotlib
@@ -242,14 +264,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--set", type=Path, metavar="IDX", dest="images_of_set")
     parser.add_argument("--out", type=Path, default=Path("."))
     parser.add_argument("--plot", type=Path, metavar="PNG")
+    parser.add_argument("--threads", type=int, metavar="N")
     options = parser.parse_args(arguments)
-    codecs = [own(int(level)) for level in options.levels.split(",")]
+    levels = [int(level) for level in options.levels.split(",")]
+    codecs = [own(level) for level in levels]
     codecs += [peer(name) for name in options.peers.split(",") if name]
     small = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3) // np.uint8(3)
     rows: list[Row] = []
     for codec in codecs:  # compiles
         measured("", small, codec)
-    for name, image in images(options.images):
+    found = list(images(options.images))
+    for name, image in found:
         for codec in codecs:
             row = measured(name, image, codec)
             if row is not None:
@@ -264,6 +289,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for title, group in groups.items():
         print(f"\n{title:12} {'bits':>8} {'MB/s in':>9} {'out':>9}")
         print("\n".join(summary(rows, list(dict.fromkeys(group)))))
+    if options.threads is not None:
+        print(f"\n{options.threads} threads against one, in and out")
+        for level in levels:
+            print(by_threads(found, level, options.threads), flush=True)
     if options.images_of_set is not None:
         print(f"\n{options.images_of_set.name:28} {'bits':>8} {'images/s':>9} {'out':>9}")
         for text in small_images(options.images_of_set):
