@@ -154,12 +154,12 @@ def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
     if not target.size:
         return
     if arrays.is_torch(tensor):
-        if tensor.device.type == "cpu":
-            arrays.check_memory(tensor)
         memory = memory_of(tensor, wanted) if target.size < _MIN_SHARED else None
         if memory is not None:  # less than starting threads takes
             target[:] = memory
             return
+        if tensor.device.type == "cpu":
+            arrays.check_memory(tensor)
         view = arrays.to_torch(wanted.dtype, wanted.shape, target)
         view.copy_(tensor.detach())
         return
