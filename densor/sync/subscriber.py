@@ -110,10 +110,15 @@ class Subscriber:
             self.update(most)
 
     def verify(self) -> None:
-        """Compares the hash of all weights with the publisher's; ChecksumError if they differ."""
+        """Compares the hash of all weights with the publisher's; ChecksumError if they differ.
+
+        Of tensors that are copied to a model, since they look different there, those that were
+        published are compared, not the copies.
+        """
         with self._lock:
             if self._state is None or self._receivers is None or self._table is None:
                 raise ChecksumError("weights are not those of any message")
+            self._check_in_place()
             found = [digest_of(data) for data in self._receivers.data]
             if digest_of_all(self._table, found) != self._state:
                 self._state = None
@@ -155,8 +160,11 @@ class Subscriber:
         except DensorError as error:
             self._refuse("list of messages", error)
             return False
-        numbers = (message.number_of(name, FULL) for name in names)
-        found = {n for n in numbers if n is not None and n >= least}
+        latest = message.latest(names)
+        if self._state is not None and -1 < latest < self.number:
+            text = f"the latest message is {latest}, the weights are those of {self.number}"
+            self.problem = FileError(f"{text}: has another training begun?")
+        found = {n for n in message.numbers(names, FULL) if n >= least}
         wanted = sorted((n for n in found if most is None or n <= most), reverse=True)
         return any(self._take(FULL, number) for number in wanted)
 
@@ -212,6 +220,7 @@ class Subscriber:
                 raise FormatError("full message lacks tensors")
             self._attach(table)
         else:
+            self._check_in_place()
             self._check_unchanged(pieces)
         self._change(found, pieces)
 
@@ -220,6 +229,13 @@ class Subscriber:
         if self._table is None or table != self._table:
             self._receivers = Receivers(self._model, table, self._fused, self._shards)
         self._table = table
+
+    def _check_in_place(self) -> None:
+        """That the model still has the tensors whose memory is changed."""
+        assert self._receivers is not None
+        if self._receivers.moved:
+            self._state = None  # only a full copy helps
+            raise ChecksumError("the model has other tensors than after the last message")
 
     def _check_unchanged(self, pieces: Sequence[message.Piece]) -> None:
         """That the weights to be changed are what they were after the last message."""

@@ -337,6 +337,7 @@ class Web:
         self.sent = 0
         self.requests = 0
         self.ranges = True
+        self.surplus = b""  # sent behind each part that is asked for
         self.tag = "one"
         web = self
 
@@ -359,7 +360,7 @@ class Web:
                 wanted = self.headers.get("Range") if web.ranges else None
                 if wanted:
                     first, last = wanted.removeprefix("bytes=").split("-")
-                    piece = data[int(first) : int(last) + 1]
+                    piece = data[int(first) : int(last) + 1] + web.surplus
                     self.send_response(206)
                     self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
                 else:
@@ -460,6 +461,14 @@ def test_a_server_without_ranges(web: Web, tmp_path: Path) -> None:
     web.files["/m.densor"] = (tmp_path / "m.densor").read_bytes()
     densor.decompress_file(f"{web.url}/m.densor", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == model_file()
+
+
+def test_parts_longer_than_asked_for_are_refused(web: Web, tmp_path: Path) -> None:
+    web.surplus = b"surplus"
+    web.files["/x"] = np.random.default_rng(3).bytes((8 << 20) + 5000)
+    with pytest.raises(densor.FileError, match="does not serve parts"):
+        densor.compress_file(f"{web.url}/x", tmp_path / "x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_faults_of_http(web: Web, tmp_path: Path) -> None:

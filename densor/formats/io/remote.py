@@ -3,7 +3,8 @@
 import contextlib
 import email.utils
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -25,6 +26,7 @@ from densor.runtime.lru import LruCache
 _READ_AHEAD = 8 << 20  # bytes asked for at a time where a file is read from front to back
 _PART = 32 << 20  # bytes of a part of an upload; S3 takes 10,000 parts
 _TAIL = 1 << 16  # bytes at the end of an archive that are read at once: END, often the INDEX
+_NO_PARTS = "the server does not serve parts of files"
 _BLOCKS = 4  # blocks of _READ_AHEAD bytes kept by what is read at random
 
 # Where a file appears whole at its close, or not at all. Elsewhere it is renamed into place.
@@ -130,6 +132,16 @@ class _Reader:
             self._file = place.fs.open(
                 place.path, "rb", block_size=_READ_AHEAD, cache_type="readahead"
             )
+        cache = getattr(self._file, "cache", None)  # of files that are read in parts
+        if hasattr(cache, "fetcher"):
+            cache.fetcher = partial(self._part, cache.fetcher)
+
+    def _part(self, fetch: Callable[[int, int], bytes], begin: int, end: int) -> bytes:
+        """A part of the file; what is longer than was asked for would move all that follows."""
+        data = fetch(begin, end)
+        if len(data) > end - begin:
+            raise FileError(f"{self._place.label}: {_NO_PARTS}")
+        return data
 
     def readinto(self, target: Any) -> int:
         with self._place.errors():
@@ -219,7 +231,7 @@ class RemoteSource:
         with place.errors():
             data = as_bytes(place.fs.cat_file(place.path, begin, end))
         if data.size > end - begin:
-            raise FileError(f"{place.label}: the server does not serve parts of files")
+            raise FileError(f"{place.label}: {_NO_PARTS}")
         if data.size < end - begin:
             raise TruncatedError(f"{place.label}: is shorter than it was said to be")
         return data
