@@ -18,7 +18,7 @@ from densor.errors import (
     UnsupportedError,
 )
 from densor.formats.io.sources import Bytes, as_bytes
-from densor.formats.io.urls import join, label, name_of
+from densor.formats.io.urls import CHAIN, join, label, name_of
 from densor.runtime.arguments import need
 from densor.runtime.locks import Lock
 from densor.runtime.lru import LruCache
@@ -54,10 +54,11 @@ class Remote:
             raise UnsupportedError(
                 f'{self.label}: URLs need fsspec: pip install "densor[remote]"'
             ) from None
-        try:
-            self.fs, self.path = url_to_fs(url)
-        except (ImportError, ValueError) as error:  # unknown scheme, or its package is missing
-            raise UnsupportedError(f"{self.label}: {error}") from error
+        with self.errors():
+            try:
+                self.fs, self.path = url_to_fs(url)
+            except (ImportError, ValueError) as error:  # unknown scheme, or a package is missing
+                raise UnsupportedError(f"{self.label}: {error}") from error
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -115,11 +116,17 @@ class Remote:
             self.fs.rm_file(self.path)
 
     def files_below(self) -> list[tuple[str, str]]:
-        """URL and relative name, with `/` between parts, of each file below, in a fixed order."""
+        """URL and relative name, with `/` between parts, of each file below, in a fixed order.
+
+        FileError for a name that a URL cannot have.
+        """
         with self.errors():
             found = sorted(self.fs.find(self.path))
         start = self.path.rstrip("/") + "/"
         names = [path[len(start) :] for path in found if path.startswith(start)]
+        for name in names:
+            if CHAIN in name:  # its URL would be that of another file
+                raise FileError(f"{self.label}: {name!r:.200}: URLs have no names with {CHAIN}")
         return [(join(self.url, name), name) for name in names if name]
 
 
