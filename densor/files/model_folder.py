@@ -19,6 +19,7 @@ from densor.files.packed_model import (
     check_packed,
     weight_files,
 )
+from densor.formats.container import strictjson
 from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of, sync_below
 from densor.formats.packed import header, writer
 from densor.formats.packed.base_folder import BaseFolder
@@ -224,12 +225,37 @@ def copy_others(source: Path, target: Path, but: set[str]) -> None:
         if child.name in but or child.name in _KEPT_BY_TOOLS:
             continue
         if child.is_dir():
-            leave = shutil.ignore_patterns(*_KEPT_BY_TOOLS)
-            shutil.copytree(child, target / child.name, ignore=leave)
-        elif child.is_file():
-            shutil.copy2(child, target / child.name)
+            _copy_folder(child, target / child.name)
         else:
-            raise FileError(f"{child}: neither a file nor a folder")
+            _copy_file(child, target / child.name)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copies a folder and those below; FileError where a link leads back to one that it is in."""
+    waiting: list[tuple[Path, Path, tuple[str, ...]]] = [(source, target, ())]
+    made = []
+    while waiting:
+        folder, copy, above = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in above:
+            raise FileError(f"{folder}: a link to a folder that it lies in")
+        copy.mkdir()
+        made.append((folder, copy))
+        for child in sorted(folder.iterdir()):
+            if child.name in _KEPT_BY_TOOLS:
+                continue
+            if child.is_dir():
+                waiting.append((child, copy / child.name, (*above, real)))
+            else:
+                _copy_file(child, copy / child.name)
+    for folder, copy in reversed(made):  # since what is put into one changes its time
+        shutil.copystat(folder, copy)
+
+
+def _copy_file(source: Path, target: Path) -> None:
+    if not source.is_file():
+        raise FileError(f"{source}: neither a file nor a folder")
+    shutil.copy2(source, target)
 
 
 def _keep_originals(source: Path, target: Path, options: WriteOptions) -> None:
@@ -245,7 +271,7 @@ def _config_of(path: Path) -> dict[str, Any]:
         text = path.read_bytes()
     try:
         config: Any = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FormatError(f"{path}: is not valid JSON: {error}") from None
     if not isinstance(config, dict):
         raise FormatError(f"{path}: is not a JSON object")
@@ -271,7 +297,7 @@ def _write_config(config: dict[str, Any], path: Path, first: PackedFile, base: s
     if base is not None:
         about["base"] = base
     text = json.dumps({**config, "quantization_config": about}, indent=2, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    path.write_bytes(strictjson.encoded(text + "\n"))
 
 
 def _float_type(file: PackedFile) -> str | None:
@@ -281,11 +307,12 @@ def _float_type(file: PackedFile) -> str | None:
 
 
 def _write_card(source: Path, target: Path, section: str) -> None:
+    """The card as it is, in whatever encoding, and a section of our own."""
     with errors_of(source):
-        text = source.read_text(encoding="utf-8") if source.is_file() else ""
-    if text and not text.endswith("\n"):
-        text += "\n"
-    target.write_text(text + section, encoding="utf-8")
+        text = source.read_bytes() if os.path.lexists(source) else b""
+    if text and not text.endswith(b"\n"):
+        text += b"\n"
+    target.write_bytes(text + section.encode(errors="backslashreplace"))
 
 
 def card_section(name: str, base: str | None, sizes: Sizes, method: str | None = None) -> str:

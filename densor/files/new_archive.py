@@ -29,7 +29,7 @@ from densor.formats.io.sources import (
     Source,
     source_of,
 )
-from densor.formats.io.urls import is_url, plain
+from densor.formats.io.urls import is_url, label, plain
 from densor.formats.parsers.base_matching import attach, moments_in, shares_tensors, tensors_of
 from densor.formats.parsers.equal_tensors import equal_apart
 from densor.formats.parsers.plan import Plan, plan_file
@@ -196,6 +196,8 @@ def _check_apart(target: PathOrFile, base: Any) -> None:
     if not isinstance(base, str | os.PathLike) or not isinstance(target, str | os.PathLike):
         return
     target, base = plain(target), plain(base)
-    with contextlib.suppress(OSError):  # that there is no such file is said elsewhere
-        if os.path.samefile(target, base) and os.path.isfile(base):
-            raise ArgumentError(f"{target}: is the base, which is needed to read the archive")
+    same = is_url(base) and target == base
+    with contextlib.suppress(OSError, ValueError):  # no such file, as is said elsewhere
+        same = same or (os.path.samefile(target, base) and os.path.isfile(base))
+    if same:
+        raise ArgumentError(f"{label(target)}: is the base, which is needed to read the archive")

@@ -48,6 +48,6 @@ def json_object(path: Path) -> dict[str, Any]:
     """A JSON object in a file; an empty one where there is none."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -44,7 +44,7 @@ def is_packed(path: str | os.PathLike[str]) -> bool:
             if length > _MAX_HEADER:
                 return False
             header = json.loads(file.read(length))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     metadata = header.get("__metadata__") if isinstance(header, dict) else None
     return isinstance(metadata, dict) and _KEY in metadata

@@ -1,7 +1,7 @@
 """Messages between publisher and subscribers: bytes and back. See docs/sync-format.md."""
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,17 @@ def number_of(name: str, kind: int) -> int | None:
         return None
     number = int(digits[:20])
     return number if name == name_of(kind, number) and number < _MAX_NUMBER else None
+
+
+def numbers(names: Iterable[str], kind: int) -> list[int]:
+    """Of the messages of a kind, among the names in a store."""
+    found = (number_of(name, kind) for name in names)
+    return [number for number in found if number is not None]
+
+
+def latest(names: Sequence[str]) -> int:
+    """The highest number of the messages in a store; -1 if there are none."""
+    return max((-1, *numbers(names, FULL), *numbers(names, CHANGE)))
 
 
 def pack(message: Message) -> bytes:

@@ -75,7 +75,7 @@ class Publisher:
         self._digests: list[bytes] = []  # of what was published last
         self._after = NOTHING
         self._since_full = 0
-        self._number = self._latest()
+        self._number = message.latest(self._store.names())
         self._beside = Beside("densor-publisher")
         if isinstance(self._store, FolderStore):
             self._store.tidy()
@@ -148,15 +148,6 @@ class Publisher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _latest(self) -> int:
-        """The highest number in the store."""
-        found = [-1]
-        for name in self._store.names():
-            for kind in (FULL, CHANGE):
-                number = message.number_of(name, kind)
-                found.append(-1 if number is None else number)
-        return max(found)
-
     def _work(self, step: int) -> None:
         """Codes the newer copy against the older one, and makes it the older."""
         old, new = self._copies
@@ -205,7 +196,7 @@ class Publisher:
     def _remove_old(self) -> None:
         """Leaves some full copies, and the changes that lead on from them."""
         names = self._store.names()
-        numbers = {kind: _numbers(names, kind) for kind in (FULL, CHANGE)}
+        numbers = {kind: message.numbers(names, kind) for kind in (FULL, CHANGE)}
         kept = sorted(numbers[FULL])[-self._keep :]
         if self._number not in kept:  # the store has lost it
             self._since_full = self._full_every
@@ -218,11 +209,6 @@ class Publisher:
                         self._store.remove(message.name_of(kind, number))
                     except FileError as error:  # it only takes space
                         log.warning("an old message could not be removed: %s", error)
-
-
-def _numbers(names: list[str], kind: int) -> list[int]:
-    found = (message.number_of(name, kind) for name in names)
-    return [number for number in found if number is not None]
 
 
 def _words(data: Bytes) -> "np.ndarray[Any, Any]":

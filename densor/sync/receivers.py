@@ -16,6 +16,7 @@ from densor.sync.weights import (
     dtype_of,
     memory_of,
     named_tensors,
+    places_of,
 )
 
 
@@ -38,6 +39,7 @@ class Receivers:
         shards: Mapping[str, tuple[int, int]],
     ) -> None:
         self._table = table
+        self._model = model
         targets: dict[str, list[_Target]] = {tensor.name: [] for tensor in table.tensors}
         if model is not None:
             _find_targets(named_tensors(model), table, fused, shards, targets)
@@ -50,6 +52,12 @@ class Receivers:
                 memory = _new_memory(described)
                 self._copied[i] = found
             self.data.append(memory)
+        self._places = {} if model is None else places_of(model)
+
+    @property
+    def moved(self) -> bool:
+        """Whether tensors of the model are elsewhere by now, such as after `model.to`."""
+        return self._model is not None and places_of(self._model) != self._places
 
     def deliver(self, changed: Sequence[int]) -> None:
         """Copies tensors that changed to where they are not changed in place."""

@@ -66,9 +66,20 @@ class Subscriber:
         self._state: bytes | None = None  # digest of the weights as they are, where that is known
         self._spoiling: set[int] = set()  # messages of changes that failed amid the weights
         self._limit = (1 << 62) if model is None else self._size_limit()
-        self.number = -1
-        self.step = -1
+        self._number = -1
+        self._step = -1
         self.problem: DensorError | None = None
+
+    @property
+    def number(self) -> int:
+        """Of the message that the weights are those of; -1 where they are of none, or a message
+        failed amid them."""
+        return self._number if self._state is not None else -1
+
+    @property
+    def step(self) -> int:
+        """Of the training, likewise."""
+        return self._step if self._state is not None else -1
 
     def update(self, most: int | None = None) -> int:
         """Applies all messages that lead on from the weights as they are; how many there were.
@@ -110,10 +121,15 @@ class Subscriber:
             self.update(most)
 
     def verify(self) -> None:
-        """Compares the hash of all weights with the publisher's; ChecksumError if they differ."""
+        """Compares the hash of all weights with the publisher's; ChecksumError if they differ.
+
+        Of tensors that are copied to a model, since they look different there, those that were
+        published are compared, not the copies.
+        """
         with self._lock:
             if self._state is None or self._receivers is None or self._table is None:
                 raise ChecksumError("weights are not those of any message")
+            self._check_in_place()
             found = [digest_of(data) for data in self._receivers.data]
             if digest_of_all(self._table, found) != self._state:
                 self._state = None
@@ -148,17 +164,25 @@ class Subscriber:
         return applied
 
     def _catch_up(self, most: int | None) -> bool:
-        """Takes the latest full copy that can be had, where that leads on."""
-        least = self.number + 1 if self._state is not None else 0
+        """Takes the latest full copy that can be had, where that leads on.
+
+        Any does where one has failed amid the weights.
+        """
         try:
             names = self._store.names()
         except DensorError as error:
             self._refuse("list of messages", error)
             return False
-        numbers = (message.number_of(name, FULL) for name in names)
-        found = {n for n in numbers if n is not None and n >= least}
-        wanted = sorted((n for n in found if most is None or n <= most), reverse=True)
-        return any(self._take(FULL, number) for number in wanted)
+        latest = message.latest(names)
+        if -1 < latest < self.number:
+            text = f"the latest message is {latest}, the weights are those of {self.number}"
+            self.problem = FileError(f"{text}: has another training begun?")
+        for number in sorted(set(message.numbers(names, FULL)), reverse=True):
+            if number <= self.number:
+                break
+            if (most is None or number <= most) and self._take(FULL, number):
+                return True
+        return False
 
     def _take(self, kind: int, number: int) -> bool:
         """Fetches a message and applies it; whether that was done."""
@@ -212,6 +236,7 @@ class Subscriber:
                 raise FormatError("full message lacks tensors")
             self._attach(table)
         else:
+            self._check_in_place()
             self._check_unchanged(pieces)
         self._change(found, pieces)
 
@@ -220,6 +245,13 @@ class Subscriber:
         if self._table is None or table != self._table:
             self._receivers = Receivers(self._model, table, self._fused, self._shards)
         self._table = table
+
+    def _check_in_place(self) -> None:
+        """That the model still has the tensors whose memory is changed."""
+        assert self._receivers is not None
+        if self._receivers.moved:
+            self._state = None  # only a full copy helps
+            raise ChecksumError("the model has other tensors than after the last message")
 
     def _check_unchanged(self, pieces: Sequence[message.Piece]) -> None:
         """That the weights to be changed are what they were after the last message."""
@@ -260,7 +292,7 @@ class Subscriber:
         if self._receive is not None:
             self._receive([(table.tensors[i].name, self._tensor(i)) for i in changed])
         self._digests, self._state = digests, found.after
-        self.number, self.step = found.number, found.step
+        self._number, self._step = found.number, found.step
 
     def _tensor(self, number: int) -> Any:
         assert self._table is not None and self._receivers is not None

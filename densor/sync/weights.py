@@ -138,6 +138,15 @@ def _is_float(dtype: str) -> bool:
     return dtype in ("F64", "F32", "F16", "BF16")
 
 
+def places_of(model: Any) -> dict[str, tuple[Any, ...] | None]:
+    """Where each tensor has its elements; ArgumentError for one whose elements have no places."""
+    named = named_tensors(model)
+    for name, tensor in named.items():
+        if arrays.is_torch(tensor):
+            check_strided(name, tensor)
+    return {name: _place(tensor) for name, tensor in named.items()}
+
+
 def _place(tensor: Any) -> tuple[Any, ...] | None:
     """Where the elements of a tensor are, equal for those that share all of them."""
     if not all(tensor.shape):

@@ -1,5 +1,6 @@
 """Files behind URLs: memory, a web server that counts what it sends, a store like S3."""
 
+import contextlib
 import io
 import subprocess
 import sys
@@ -82,7 +83,8 @@ def test_file_urls_are_paths(tmp_path: Path) -> None:
 def test_names_and_labels() -> None:
     assert name_of("s3://bucket/a/b.bin") == "b.bin"
     assert name_of("https://host/a/b%20c.bin?sig=1#x") == "b c.bin"
-    assert name_of("https://host") == ""
+    assert name_of("https://host") == "" == name_of("https://host?a=/b")
+    assert name_of("https://[/x") == "x"
     assert name_of("zip://in/b.bin::s3://bucket/x.zip") == "b.bin"
     assert label("https://me:word@host/x?signature=1") == "https://host/x"
     assert label("s3://key:secret@bucket/x?y") == "s3://bucket/x?y"
@@ -195,6 +197,48 @@ def test_what_is_not_there(memory: dict[str, Any]) -> None:
         densor.compress_file("memory://dir/x", "memory://dir/")
     with pytest.raises(densor.FileError, match="memory://dir: is a folder"):
         densor.compress_file("memory://dir/x", "memory://dir", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://[", "http://[::1/x", "reference://x", "zip://a::memory://b", "memory://\0"],
+)
+def test_what_is_no_url_of_a_file(url: str, memory: dict[str, Any], tmp_path: Path) -> None:
+    source = tmp_path / "x"
+    source.write_bytes(b"x" * 500)
+    archive, out = tmp_path / "x.densor", tmp_path / "out"
+    densor.compress_file(source, archive)
+    for work in (
+        lambda: densor.open(url),
+        lambda: densor.compress_file(url, out),
+        lambda: densor.compress_file(source, out, base=url),
+        lambda: densor.decompress_file(url, out),
+        lambda: densor.pack([url], out),
+    ):
+        with pytest.raises(densor.DensorError):
+            work()
+        assert not out.exists()
+    for write in (
+        lambda: densor.compress_file(source, url, overwrite=True),
+        lambda: densor.extract(archive, url, overwrite=True),
+    ):
+        with contextlib.suppress(densor.DensorError):  # some can be written to
+            write()
+
+
+def test_names_that_urls_cannot_have(memory: dict[str, Any], capsys: Any) -> None:
+    put("/x/Foo", b"one" * 100)
+    put("/x/Foo::Bar", b"two" * 100)
+    code, _, err = run(capsys, "-r", "-f", "memory://x")
+    assert code == 1 and "URLs have no names with ::" in err
+    assert got(memory, "/x/Foo") == b"one" * 100
+
+
+def test_an_archive_does_not_take_the_place_of_its_base(memory: dict[str, Any]) -> None:
+    base = put("/base.bin", b"base" * 100)
+    with pytest.raises(densor.ArgumentError, match="is the base"):
+        densor.compress_file(io.BytesIO(b"base" * 99), base, base=base, overwrite=True)
+    assert got(memory, "/base.bin") == b"base" * 100
 
 
 def test_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,6 +381,7 @@ class Web:
         self.sent = 0
         self.requests = 0
         self.ranges = True
+        self.surplus = b""  # sent behind each part that is asked for
         self.tag = "one"
         web = self
 
@@ -359,7 +404,7 @@ class Web:
                 wanted = self.headers.get("Range") if web.ranges else None
                 if wanted:
                     first, last = wanted.removeprefix("bytes=").split("-")
-                    piece = data[int(first) : int(last) + 1]
+                    piece = data[int(first) : int(last) + 1] + web.surplus
                     self.send_response(206)
                     self.send_header("Content-Range", f"bytes {first}-{last}/{len(data)}")
                 else:
@@ -460,6 +505,14 @@ def test_a_server_without_ranges(web: Web, tmp_path: Path) -> None:
     web.files["/m.densor"] = (tmp_path / "m.densor").read_bytes()
     densor.decompress_file(f"{web.url}/m.densor", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == model_file()
+
+
+def test_parts_longer_than_asked_for_are_refused(web: Web, tmp_path: Path) -> None:
+    web.surplus = b"surplus"
+    web.files["/x"] = np.random.default_rng(3).bytes((8 << 20) + 5000)
+    with pytest.raises(densor.FileError, match="does not serve parts"):
+        densor.compress_file(f"{web.url}/x", tmp_path / "x")
+    assert not list(tmp_path.iterdir())
 
 
 def test_faults_of_http(web: Web, tmp_path: Path) -> None:

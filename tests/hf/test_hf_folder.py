@@ -446,6 +446,7 @@ def test_what_cannot_be_packed(model: Path, tmp_path: Path) -> None:
     for config, message in (
         ("{", "JSON"),
         ("[]", "JSON"),
+        ('{"a": ' + "[" * 100_000, "JSON"),
         ('{"quantization_config": {"quant_method": "densor"}}', "packed already"),
     ):
         (model / "config.json").write_text(config)
@@ -457,6 +458,39 @@ def test_what_cannot_be_packed(model: Path, tmp_path: Path) -> None:
     with pytest.raises(FileError, match="no packed model"):
         unpack_model(model, out)
     assert not out.exists()
+
+
+def test_cards_and_names_of_any_bytes(model: Path, tmp_path: Path) -> None:
+    (model / "README.md").write_bytes(b"# Mod\xe8le\r\n")  # Latin-1
+    (model / "config.json").write_text('{"author": "\\ud800"}')
+    before = files(model)
+    packed = tmp_path / os.fsdecode(b"pack\xe8d")
+    pack_model(model, packed)
+    assert (packed / "README.md").read_bytes().startswith(before["README.md"] + b"\n")
+    assert json.loads((packed / "config.json").read_text())["author"] == "\ud800"
+    unpack_model(packed, tmp_path / "out")
+    assert files(tmp_path / "out") == before
+
+
+def test_a_folder_in_place_of_the_card_is_not_dropped(model: Path, tmp_path: Path) -> None:
+    (model / "README.md").unlink()
+    (model / "README.md").mkdir()
+    with pytest.raises(FileError, match=r"README\.md"):
+        pack_model(model, tmp_path / "packed")
+    assert os.listdir(tmp_path) == [model.name]
+
+
+def test_links_that_lead_back_are_refused(model: Path, tmp_path: Path) -> None:
+    (model / "sub" / "more").mkdir(parents=True)
+    (model / "sub" / "here").symlink_to("more")
+    (model / "sub" / "more" / "file").write_bytes(b"x")
+    pack_model(model, tmp_path / "packed")
+    assert (tmp_path / "packed" / "sub" / "here" / "file").read_bytes() == b"x"
+    for name in "ab":  # of which all ways would be 2 ^ 40
+        (model / "sub" / name).symlink_to("..")
+    with pytest.raises(FileError, match="a link to a folder that it lies in"):
+        pack_model(model, tmp_path / "again")
+    assert sorted(os.listdir(tmp_path)) == sorted([model.name, "packed"])
 
 
 def test_a_quantised_model_keeps_its_configuration(model: Path, tmp_path: Path) -> None:

@@ -130,6 +130,15 @@ def test_weights_come_decoded(folder: Path, threads: int) -> None:
     check(found)
 
 
+def test_json_of_endless_depth_says_nothing(tmp_path: Path) -> None:
+    text = b'{"a":' + b"[" * 100_000
+    for name in ("config.json", shards_listed.INDEX):
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / "x").write_bytes(len(text).to_bytes(8, "little") + text)
+    assert not checkpoint.is_packed_folder(tmp_path) and not checkpoint.is_packed(tmp_path / "x")
+    assert shards_listed.shards_of(tmp_path) == {}
+
+
 def test_a_backend_decodes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from densor.torch.device import Device
 

@@ -452,6 +452,66 @@ def test_a_publisher_that_starts_again() -> None:
     assert_same(target, weights_at(2))
 
 
+def test_weights_amid_which_a_message_failed_have_no_number() -> None:
+    store = MemoryStore()
+    publish(store, range(3), full_every=2)
+    target = blank()
+    subscriber = Subscriber(target, store)
+    assert subscriber.update() > 0 and (subscriber.number, subscriber.step) == (2, 2)
+    for name in store.names():
+        store.remove(name)
+    publish(store, range(1, 2))
+    good = store.get("full-000000000000", 1 << 30)
+    assert good is not None
+    found = messages.parse(good)
+    forged = messages.Message(found.kind, 3, 3, found.before, b"?" * 16, found.body)
+    store.put(forged.name, messages.pack(forged))
+    assert subscriber.update() == 1  # the other one, once this one has failed
+    assert (subscriber.number, subscriber.step) == (0, 1)
+    assert_same(target, weights_at(1))
+    store.remove("full-000000000000")
+    assert subscriber.update() == 0
+    assert (subscriber.number, subscriber.step) == (-1, -1)
+    with pytest.raises(ChecksumError):
+        subscriber.verify()
+
+
+def test_a_training_that_begins_anew_is_a_problem() -> None:
+    store = MemoryStore()
+    publish(store, range(3))
+    subscriber = Subscriber(blank(), store)
+    subscriber.update()
+    assert subscriber.problem is None
+    for name in store.names():
+        store.remove(name)
+    assert subscriber.update() == 0 and subscriber.problem is None  # nothing is there yet
+    publish(store, range(1))
+    assert subscriber.update() == 0
+    assert "the latest message is 0, the weights are those of 2" in str(subscriber.problem)
+
+
+def test_a_model_that_gets_other_tensors_follows_on() -> None:
+    store = MemoryStore()
+    trained, served = torch.nn.Linear(9, 5), torch.nn.Linear(9, 5)
+    subscriber = Subscriber(served, store)
+    with Publisher(trained, store, wait=True) as publisher:
+        for step in range(3):
+            with torch.no_grad():
+                trained.weight[1, step] += 1
+            publisher.publish(step, wait=True)
+            publisher.wait()
+            assert subscriber.update() > 0
+            assert torch.equal(served.weight, trained.weight)
+            assert subscriber.number == step
+            if step == 0:
+                served.weight = torch.nn.Parameter(torch.zeros(5, 9))
+                with pytest.raises(ChecksumError, match="other tensors"):
+                    subscriber.verify()
+            else:
+                subscriber.verify()
+                served.double().float()  # another memory behind the same parameters
+
+
 class Broken(MemoryStore):
     fails = False
 

@@ -3,7 +3,8 @@
 import contextlib
 import email.utils
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from densor.errors import (
     UnsupportedError,
 )
 from densor.formats.io.sources import Bytes, as_bytes
-from densor.formats.io.urls import join, label, name_of
+from densor.formats.io.urls import CHAIN, join, label, name_of
 from densor.runtime.arguments import need
 from densor.runtime.locks import Lock
 from densor.runtime.lru import LruCache
@@ -25,6 +26,7 @@ from densor.runtime.lru import LruCache
 _READ_AHEAD = 8 << 20  # bytes asked for at a time where a file is read from front to back
 _PART = 32 << 20  # bytes of a part of an upload; S3 takes 10,000 parts
 _TAIL = 1 << 16  # bytes at the end of an archive that are read at once: END, often the INDEX
+_NO_PARTS = "the server does not serve parts of files"
 _BLOCKS = 4  # blocks of _READ_AHEAD bytes kept by what is read at random
 
 # Where a file appears whole at its close, or not at all. Elsewhere it is renamed into place.
@@ -52,10 +54,11 @@ class Remote:
             raise UnsupportedError(
                 f'{self.label}: URLs need fsspec: pip install "densor[remote]"'
             ) from None
-        try:
-            self.fs, self.path = url_to_fs(url)
-        except (ImportError, ValueError) as error:  # unknown scheme, or its package is missing
-            raise UnsupportedError(f"{self.label}: {error}") from error
+        with self.errors():
+            try:
+                self.fs, self.path = url_to_fs(url)
+            except (ImportError, ValueError) as error:  # unknown scheme, or a package is missing
+                raise UnsupportedError(f"{self.label}: {error}") from error
 
     @contextlib.contextmanager
     def errors(self) -> Iterator[None]:
@@ -113,11 +116,17 @@ class Remote:
             self.fs.rm_file(self.path)
 
     def files_below(self) -> list[tuple[str, str]]:
-        """URL and relative name, with `/` between parts, of each file below, in a fixed order."""
+        """URL and relative name, with `/` between parts, of each file below, in a fixed order.
+
+        FileError for a name that a URL cannot have.
+        """
         with self.errors():
             found = sorted(self.fs.find(self.path))
         start = self.path.rstrip("/") + "/"
         names = [path[len(start) :] for path in found if path.startswith(start)]
+        for name in names:
+            if CHAIN in name:  # its URL would be that of another file
+                raise FileError(f"{self.label}: {name!r:.200}: URLs have no names with {CHAIN}")
         return [(join(self.url, name), name) for name in names if name]
 
 
@@ -130,6 +139,16 @@ class _Reader:
             self._file = place.fs.open(
                 place.path, "rb", block_size=_READ_AHEAD, cache_type="readahead"
             )
+        cache = getattr(self._file, "cache", None)  # of files that are read in parts
+        if hasattr(cache, "fetcher"):
+            cache.fetcher = partial(self._part, cache.fetcher)
+
+    def _part(self, fetch: Callable[[int, int], bytes], begin: int, end: int) -> bytes:
+        """A part of the file; what is longer than was asked for would move all that follows."""
+        data = fetch(begin, end)
+        if len(data) > end - begin:
+            raise FileError(f"{self._place.label}: {_NO_PARTS}")
+        return data
 
     def readinto(self, target: Any) -> int:
         with self._place.errors():
@@ -219,7 +238,7 @@ class RemoteSource:
         with place.errors():
             data = as_bytes(place.fs.cat_file(place.path, begin, end))
         if data.size > end - begin:
-            raise FileError(f"{place.label}: the server does not serve parts of files")
+            raise FileError(f"{place.label}: {_NO_PARTS}")
         if data.size < end - begin:
             raise TruncatedError(f"{place.label}: is shorter than it was said to be")
         return data

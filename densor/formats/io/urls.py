@@ -2,9 +2,10 @@
 
 import re
 from typing import TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 T = TypeVar("T")
+CHAIN = "::"  # between the URLs of file systems that are put on each other
 
 # Two letters at least, so that a drive is none; `simplecache::s3://` and its like are URLs too.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z][A-Za-z0-9+.-]+)*://")
@@ -39,8 +40,10 @@ def label(place: object) -> str:
 
 def name_of(url: str) -> str:
     """The last part of a URL's path, what the file would be called in a folder; may be empty."""
-    path = urlsplit(url).path if url.startswith("http") else url.partition("://")[2]
-    name = path.partition("::")[0].rstrip("/").rpartition("/")[2]
+    path = url.partition("://")[2]
+    if url.startswith("http"):
+        path = re.split("[?#]", path, maxsplit=1)[0].partition("/")[2]
+    name = path.partition(CHAIN)[0].rstrip("/").rpartition("/")[2]
     return unquote(name) if url.startswith("http") else name
 
 
