@@ -7,7 +7,7 @@ import pytest
 from densor.entropy.huffman.decode import MIN_BITS
 from densor.entropy.huffman.kernels import NARROW, NARROW_BITS, decode_streams
 
-# Bits of the code of each symbol: any number of symbols in a look-up; and three of them at most
+# Bits of the code of each symbol: any number of symbols in a look-up; and few
 WIDE = (*range(1, 12), 12, 12)
 LONG = (*[4] * 15, *range(5, 12), 12, 12)
 ROOM = 400  # symbols: no stream has them all
@@ -38,15 +38,17 @@ def table_of(codes: dict[tuple[int, int], int], width: int, narrow: bool) -> npt
     entries = []
     for window in range(1 << width):
         used, symbols = 0, []
-        while len(symbols) < (3 if narrow else 6):
+        while len(symbols) < (2 if narrow else 6):
             symbol, length = first_of(codes, window >> used)
             if used + length > width:
                 break
             used += length
             symbols.append(symbol)
         packed = sum(symbol << 8 * i for i, symbol in enumerate(symbols))
-        symbols_at, count_at = (6, 30) if narrow else (8, 60)
-        entries.append(used | packed << symbols_at | len(symbols) << count_at)
+        if narrow:
+            entries.append(packed | used << 16 | len(symbols) << 24)
+        else:
+            entries.append(used | packed << 8 | len(symbols) << 60)
     if narrow:
         return np.array(entries, np.uint32).view(np.uint64)
     return np.array(entries, np.uint64)

@@ -17,7 +17,7 @@ from densor.entropy.huffman.kernels import (
     NARROW,
     NARROW_BITS,
     NARROW_COUNT,
-    NARROW_SYMBOLS,
+    NARROW_USED,
     _assign_codes,
 )
 from densor.entropy.intrinsics import copy_bytes, load_u32, store_half
@@ -29,9 +29,8 @@ I64_2D = types.int64[:, ::1]
 U64_2D = types.uint64[:, ::1]
 _LEAST_BITS = 11  # of a look-up table: 16 KB, half of a common L1 cache
 _MOST = 6  # symbols of an entry
-_LEAST_NARROW = 4  # bits of the shortest code from which a narrow entry holds all whole symbols
-_TWO = np.uint64(0xFFFF) << NARROW_SYMBOLS
-_USED_AND_COUNT = np.uint64(63) | np.uint64(3) << NARROW_COUNT
+_LEAST_NARROW = 4  # bits of the shortest code from which few windows have more than two symbols
+_ONE_NARROW = np.uint64(1) << NARROW_COUNT
 _BITS = np.uint64(63)  # fields of an entry: bits used, symbols from bit 8 on, their count
 _FIVE = np.uint64(0xFFFFFFFFFF << 8)
 _COUNT = np.uint64(15 << 60)
@@ -50,26 +49,31 @@ _TABLES = 8  # words before the look-up tables of fewer bits: positions in strea
 
 @once
 def _fill_narrow(lengths, codes, low, high, shortest, work, table):
-    """Narrow entries for all windows of `NARROW_BITS` bits, see `_build_table`."""
-    for k in range(NARROW_BITS + 1):
-        if NARROW_BITS - shortest < k < NARROW_BITS:
+    """Narrow entries for all windows of `NARROW_BITS` bits, see `_build_table`.
+
+    Work space: `work`, uint64[8192], what an entry gets for a second code in the bits behind the
+    first: its symbol, length and count.
+    """
+    left = NARROW_BITS - shortest
+    seconds = work[: 1 << left]
+    seconds[:] = np.uint64(0)
+    for s in range(low, high + 1):
+        length = np.int64(lengths[s])
+        if 0 < length <= left:
+            second = np.uint64(s << 8) | np.uint64(length) << NARROW_USED | _ONE_NARROW
+            for window in range(np.int64(codes[s] & np.uint32(0xFFFF)), 1 << left, 1 << length):
+                seconds[window] = second
+    for s in range(low, high + 1):
+        length = np.int64(lengths[s])
+        if length == 0:
             continue
-        if k < NARROW_BITS:
-            work[1 << k : 2 << k] = np.uint64(0)
-        for s in range(low, high + 1):
-            length = np.int64(lengths[s])
-            if length == 0 or length > k:
-                continue
-            one = np.uint64(1) << NARROW_COUNT | np.uint64(s) << NARROW_SYMBOLS | np.uint64(length)
-            code = np.int64(codes[s] & np.uint32(0xFFFF))
-            rest = work[1 << (k - length) : 2 << (k - length)]  # two symbols at most
-            for v in range(rest.size):
-                entry = rest[v]
-                entry = ((entry & _TWO) << _EIGHT) + (entry & _USED_AND_COUNT) + one
-                if k < NARROW_BITS:
-                    work[(1 << k) + code + (v << length)] = entry
-                else:
-                    store_half(table, code + (v << length), entry)
+        code = np.int64(codes[s] & np.uint32(0xFFFF))
+        first = np.uint64(s) | np.uint64(length) << NARROW_USED | _ONE_NARROW
+        behind = np.uint64(NARROW_BITS - length)
+        for v in range(1 << (NARROW_BITS - length)):
+            second = seconds[v]
+            fits = (second >> NARROW_USED) & _BYTE <= behind
+            store_half(table, code + (v << length), first + (second if fits else np.uint64(0)))
 
 
 @once

@@ -8,7 +8,7 @@ from densor.entropy.intrinsics import (
     load_half,
     load_u32,
     load_u64,
-    store_u32,
+    store_u16,
     store_u64,
 )
 from densor.entropy.jit import I64, R8, R32, W8, W16, W32, kernel
@@ -22,13 +22,16 @@ _BITS = np.uint64(63)
 _SYMBOLS = np.uint64(8)
 _COUNT = np.uint64(60)
 _MAX_SYMBOLS = 6  # symbols per entry
-# A narrow entry has 32 bits: bits used (low 6 bits), up to 3 symbols, count of symbols (top 2).
+# A narrow entry has 32 bits: one or two symbols, bits used, count of symbols, one byte each. All
+# behind the symbols is added to the state of a stream: its place above its bits.
 NARROW = 64  # in the width of a table: its entries are narrow
 NARROW_BITS = 13  # width of such a table: 32 KB, where most entries have two symbols
-NARROW_SYMBOLS = np.uint64(6)
-NARROW_COUNT = np.uint64(30)
+NARROW_USED = np.uint64(16)
+NARROW_COUNT = np.uint64(24)
 _NARROW_MASK = np.uint64((1 << NARROW_BITS) - 1)
-_MAX_NARROW = 3  # symbols of a narrow entry
+_MAX_NARROW = 2  # symbols of a narrow entry
+_PLACE = np.uint64(8)  # of the place in a state; below it, how many bits are used
+_IN_BYTES = ~np.uint64(0xF8)  # clears the whole bytes among these
 _STEPS = 4  # look-ups per refill: 4 x 13 bits are in the 56 that it leaves at least
 _ROUND, _NARROW_ROUND = 6, 7  # bytes that 4 look-ups take at most
 _AHEAD = 8  # bytes from the one with the next bit to that with the first bit of the next refill
@@ -433,16 +436,20 @@ def _four(window, held, source, at, position, table, mask, out):
 
 
 @njit
-def _four_narrow(window, held, source, at, position, table, out):
-    """Likewise with narrow entries."""
-    window, held, at = _refill(window, held, source, at)
-    for _ in range(_STEPS):
-        entry = load_half(table, nb.intp(window & _NARROW_MASK))
-        store_u32(out, position, np.uint32(entry >> NARROW_SYMBOLS))
-        window >>= entry & _BITS
-        held -= entry
-        position += nb.intp(entry >> NARROW_COUNT)
-    return window, held, at, position
+def _refill_narrow(window, state, source, at):
+    """`_refill`, where the low 6 bits of `state` are those of `~held`."""
+    window |= load_u64(source, at) << (~state & _LENGTH)
+    at += nb.intp((state >> _THREE) & _SEVEN)
+    return window, state & _IN_BYTES, at
+
+
+@njit
+def _next_narrow(window, state, table, out):
+    """A look-up of one stream in a table of narrow entries."""
+    entry = load_half(table, nb.intp(window & _NARROW_MASK))
+    store_u16(out, nb.intp(state >> _PLACE), np.uint16(entry))
+    entry >>= NARROW_USED
+    return window >> (entry & _LENGTH), state + entry
 
 
 @njit
@@ -462,14 +469,14 @@ def _finish(source, bit, last, table, width, lengths, out, position, end):
             return _OVERRUN
         place = nb.intp(_window(source, bit) & mask)
         if width & NARROW:
-            entry = load_half(table, place)
-            count = nb.intp(entry >> NARROW_COUNT)
-            symbols = entry >> NARROW_SYMBOLS
+            symbols = load_half(table, place)
+            count = nb.intp(symbols >> NARROW_COUNT)
+            used = (symbols >> NARROW_USED) & _BITS
         else:
             entry = table[place]
             count = nb.intp(entry >> _COUNT)
             symbols = entry >> _SYMBOLS
-        used = entry & _BITS
+            used = entry & _BITS
         if position + count > end:
             count = end - position
             used = np.uint64(0)
@@ -522,11 +529,24 @@ def decode_streams(source, at, table, bits, lengths, out, begin, n):
         b2, h2, a2 = _open(source, n2)
         b3, h3, a3 = _open(source, n3)
         if narrow:
+            s0 = np.uint64(p0) << _PLACE | (~h0 & _LENGTH)
+            s1 = np.uint64(p1) << _PLACE | (~h1 & _LENGTH)
+            s2 = np.uint64(p2) << _PLACE | (~h2 & _LENGTH)
+            s3 = np.uint64(p3) << _PLACE | (~h3 & _LENGTH)
             for _ in range(rounds):
-                b0, h0, a0, p0 = _four_narrow(b0, h0, source, a0, p0, table, out)
-                b1, h1, a1, p1 = _four_narrow(b1, h1, source, a1, p1, table, out)
-                b2, h2, a2, p2 = _four_narrow(b2, h2, source, a2, p2, table, out)
-                b3, h3, a3, p3 = _four_narrow(b3, h3, source, a3, p3, table, out)
+                b0, s0, a0 = _refill_narrow(b0, s0, source, a0)
+                b1, s1, a1 = _refill_narrow(b1, s1, source, a1)
+                b2, s2, a2 = _refill_narrow(b2, s2, source, a2)
+                b3, s3, a3 = _refill_narrow(b3, s3, source, a3)
+                for _ in range(_STEPS):  # in turns: waiting instructions are few then
+                    b0, s0 = _next_narrow(b0, s0, table, out)
+                    b1, s1 = _next_narrow(b1, s1, table, out)
+                    b2, s2 = _next_narrow(b2, s2, table, out)
+                    b3, s3 = _next_narrow(b3, s3, table, out)
+            p0, h0 = nb.intp(s0 >> _PLACE), ~s0
+            p1, h1 = nb.intp(s1 >> _PLACE), ~s1
+            p2, h2 = nb.intp(s2 >> _PLACE), ~s2
+            p3, h3 = nb.intp(s3 >> _PLACE), ~s3
         else:
             for _ in range(rounds):
                 b0, h0, a0, p0 = _four(b0, h0, source, a0, p0, table, mask, out)
