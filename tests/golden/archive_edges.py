@@ -883,8 +883,14 @@ def steps(rng: Random) -> Made:
     for pair in ((0, 12), (0, 15), (0, 16), (16, 0), (4, 16), (17, 0), (0, 17), (20, 0), (12, 0)):
         yield case(f"overlap-{pair}", [[*pair, 4, *one, 0, 0]])
         yield case(f"overlap-{pair}", [[*pair, 3, *one, 0, 0]], halves[:6])
-    for size in range(4):
-        content = bytes(size)
+    yield case("few-1", [[0, 16, 1, *one, 0, 0]], halves[:2])
+    for nothing in ([0, 16, 0, *one, 0, 0], [32, 32, 0, *one, 0, 0]):
+        yield case("few-0", [nothing], b"")
+        yield case("few-0", [good, nothing])
+    for form in ((2, 0), (0, 8), (1, 7)):
+        yield case(f"few-form-{form}", [[0, 16, 1, *one, *form]], halves[:2])
+    too_long = struct.pack("<I", (1 << 24) + 1)
+    for content in (*(bytes(size) for size in range(4)), too_long):
         frames = [*simple("a", base), *entry({"name": "s", "kind": "step"}, content)]
         stated = {"size": 32, "digest": [1, xxhash.xxh3_128_hexdigest(base)], "entry": 0, "step": 1}
         frames += entry({"name": "b", "kind": "bytes", "base": stated}, b"xy")
@@ -905,11 +911,11 @@ def steps_of_weights(rng: Random) -> Made:
         text = json.dumps({"moments": moments, "weights": weights}).encode()
         content = struct.pack("<I", len(text)) + text + struct.pack("<H", 0x3D80) * gradients
         frames = simple("a", base)
-        frames += entry({"name": "s", "kind": "step", "size": len(content)}, content)
+        frames += entry({"name": "s", "kind": "update", "size": len(content)}, content)
         stated = {"size": len(base), "digest": [1, digest], "entry": 0, "step": 1}
         try:
-            after = step.stepped(base, content)
-        except (Refused, OverflowError):
+            after = step.stepped(base, content, True)
+        except Refused:
             after = base
         frames += entry({"name": "b", "kind": "bytes", "base": stated}, after, as_base(after))
         return ArchiveCase(f"weights-{name}", archive(frames))
@@ -1128,7 +1134,7 @@ ALWAYS: dict[str, tuple[str, int, int]] = {
     "heads": ("", 300, 300),
     "ends": ("^end-|wrong", 300, 100),
     "repeats": ("^[0-3]-", 500, 150),
-    "steps": ("^[0-8]$|form|length|overlap|short", 1200, 180),
+    "steps": ("^[0-8]$|form|length|overlap|short|few", 1200, 200),
     "steps_of_weights": ("", 1200, 100),
     "shorts": ("dimensions|^length|description|number|type|shape|^ref|^chunk|known", 400, 300),
     "entries": ("^file-(name|mode|owner)|^tensor-(63|64|65|U16|C128)|VOID|both", 4600, 260),
