@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -451,6 +452,13 @@ def bases(rng: Random) -> Made:
                 frames += entry(meta, b"")
                 last = {"size": 0, "digest": [1, xxhash.xxh3_128_hexdigest(b"")], "entry": number}
             yield ArchiveCase(f"chain-{count}", archive(frames), given)
+
+
+def limits(rng: Random) -> Made:
+    """What stands right at a limit, of groups of which others are chosen by what they reach."""
+    right = r"(behind|again)-(5-1|9-[123])|live-257-1[67]"
+    every = (*repeats(rng), *grammar(rng))
+    yield from (one for one in every if re.fullmatch(right, one.name))
 
 
 def indices(rng: Random) -> Made:
@@ -980,6 +988,8 @@ def derived_fields(words: bytes) -> Made:
             yield case(f"{key}", [{**found, key: value}], made)
     for files in ([], {}, None, [None], [[]], [found, found], [{**found, "size": 3}, found]):
         yield case("files", files, made)
+    for size in (1 << 63, (1 << 63) - 1):
+        yield case("groups-unasked", [found, {**found, "size": size}], made)
     for text in (b"", b"[]", b"{", b"{}"):
         yield case("text", [], made, text=text)
     for place in range(8):
@@ -1055,6 +1065,51 @@ def derived_weights(state: np.random.Generator) -> Made:
                 [[0, form, rows, columns, "w", 0, "F32", 0]], size * rows, weights
             )
             yield _derived(f"{form}-{number}", [changed], made, weights=weights)
+    for number, numbers in enumerate(some_groups(state)):
+        weights = (numbers.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        for form, (columns, size) in BLOCKS.items():
+            if columns == numbers.size:
+                changed, made = _recipe([[0, form, 1, columns, "w", 0, "BF16", 0]], size, weights)
+                yield _derived(f"groups-{form}-{number}", [changed], made, weights=weights)
+    unlike = np.array([1, 2, 3, np.inf], "<f4").tobytes()
+    changed, made = _recipe([[0, "F16", 2, 2, "w", 0, "F32", 0]], 8, unlike)
+    yield _derived("groups-infinite", [changed], made, weights=unlike)
+
+
+def some_groups(state: np.random.Generator) -> Iterator[np.ndarray]:
+    """256 weights each, whose groups of 16 or 32 differ: empty, tiny beside others, huge, alike."""
+    for _ in range(4):
+        groups = []
+        for sort in state.permutation(16):
+            x = state.standard_normal(16)
+            if sort in (0, 1):
+                x[:] = 0
+            elif sort in (2, 3):
+                x[:] = -abs(x[0])
+            elif sort in (4, 5):
+                x = state.integers(-4, 5, 16) * 0.5
+            elif sort in (6, 7):
+                x = np.round(x * 3) / 4
+            elif sort == 8:
+                x *= 1e-4
+            elif sort == 9:
+                x *= 1e-17
+            elif sort == 10:
+                x = abs(x) + 0.3
+            elif sort == 11:
+                x = -abs(x)
+            elif sort == 12:
+                x **= 3
+            groups.append(x)
+        yield np.concatenate(groups)
+    yield np.zeros(256)
+    for _ in range(2):
+        x = state.standard_normal(256)
+        yield np.repeat(10.0 ** state.uniform(-3, 1, 16), 16) * x
+    x = state.standard_normal(256) * 2e19  # whose squares are infinite
+    x[::16] = 1e38
+    yield x
+    yield state.standard_normal(256) * 1e-7
 
 
 def some_weights(columns: int, state: np.random.Generator) -> Iterator[np.ndarray]:
@@ -1127,6 +1182,7 @@ GROUPS: dict[str, Group] = {  # and how many of a sort are kept
     "indices": (indices, 1),
     "derived_files": (derived_files, 2),
     "frame_heads": (frame_heads, 4),
+    "limits": (limits, 0),
 }
 
 # Of these, cases are kept whatever they reach: names, bytes of the longest, how many at most.
@@ -1140,4 +1196,6 @@ ALWAYS: dict[str, tuple[str, int, int]] = {
     "entries": ("^file-(name|mode|owner)|^tensor-(63|64|65|U16|C128)|VOID|both", 4600, 260),
     "bases": ("chain|given|size", 9000, 60),
     "frame_heads": ("^[1-7]-[0-9]+(-[0-9]+)?$", 100, 500),
+    "derived_files": ("^groups", 1700, 100),
+    "limits": ("", 12000, 20),
 }
