@@ -2,8 +2,8 @@
 
 | data | levels | candidates | decided by |
 |---|---|---|---|
-| what has a base | all | delta, or one of those below | estimate |
-| many tensors with a base, in groups above 1 MiB | 6 to 9 | delta, of 1 MiB each too | trial |
+| many tensors with a base, above 1 MiB | 6 to 9 | delta, in one or as lower levels join | trial |
+| what else has a base | all | delta, or one of those below | estimate |
 | bytes with a language model | all | language model, or byte_cm | trial, of texts |
 | bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
 | other bytes | all | Zstandard | |
