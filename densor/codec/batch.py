@@ -104,19 +104,23 @@ class CodedBatch(NamedTuple):
     """The payload of the MODEL frame, if any chunk uses it, and the chunks in order.
 
     `memory`: of the pool, in which payloads lie; given back once written. `frames`: all chunks,
-    where the encoder has made their frames as well.
+    where the encoder has made their frames as well. `rest`: what is behind these chunks, where it
+    has parameters of its own.
     """
 
     model: bytes | None
     chunks: list[Chunk]
     memory: Bytes | None = None
     frames: Frames | None = None
+    rest: "CodedBatch | None" = None
 
     @property
     def stored(self) -> int:
         """Bytes that it takes in an archive."""
         headers = registry.FRAME_SIZE * (len(self.chunks) + (self.model is not None))
-        return headers + len(self.model or b"") + sum(len(c.payload) for c in self.chunks)
+        behind = 0 if self.rest is None else self.rest.stored
+        payloads = sum(len(chunk.payload) for chunk in self.chunks)
+        return headers + len(self.model or b"") + payloads + behind
 
 
 class Coding(Protocol):
@@ -152,6 +156,20 @@ class Chunks:
         chunks = [task.result() for task in self._tasks]
         own = self._coder is not None and any(chunk.own for chunk in chunks)
         return CodedBatch(self._coder.model() if self._coder and own else None, chunks)
+
+
+class InTurn:
+    """A `Coding` of parts, one behind the other, each under its own parameters; at least one."""
+
+    def __init__(self, parts: Sequence[Coding]) -> None:
+        self._parts = parts
+
+    def result(self) -> CodedBatch:
+        """Waits for all of them."""
+        *before, coded = [part.result() for part in self._parts]
+        for part in reversed(before):
+            coded = part._replace(rest=coded)
+        return coded
 
 
 class Smallest:

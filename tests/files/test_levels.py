@@ -332,6 +332,26 @@ def test_no_level_takes_more_than_a_lower_one_of_larger_files() -> None:
     assert {name: pairs for name, pairs in found.items() if pairs} == {}
 
 
+def test_many_small_tensors_that_have_a_base() -> None:
+    """Slow levels join more of them; where they change by other amounts, joining costs."""
+    rng = np.random.default_rng(6)
+    old, new = {}, {}
+    for i in range(180):
+        before = (rng.standard_normal((64, 64)) * 0.02).astype(np.float32)
+        scale = 10.0 ** -(2 + i // 60)
+        after = before + (rng.standard_normal((64, 64)) * scale * 0.02).astype(np.float32)
+        old[f"{i:03}"], new[f"{i:03}"] = ("F32", before), ("F32", after)
+    base, data = file_of(old), file_of(new)
+    found = {}
+    for level in (3, 6, 9):
+        packed, whole = io.BytesIO(), io.BytesIO()
+        compress_file(io.BytesIO(data), packed, level, 2, base=io.BytesIO(base))
+        found[level] = len(packed.getvalue())
+        decompress_file(io.BytesIO(packed.getvalue()), whole, base=io.BytesIO(base))
+        assert whole.getvalue() == data
+    assert not larger_than_lower(found)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_walks_of_few_runs(seed: int) -> None:
     """So few that two classes are looked for, and four are not."""

@@ -7,6 +7,7 @@ import io
 import json
 import pickle
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -264,7 +265,8 @@ def test_a_cut_off_file_is_coded_as_far_as_it_goes(tmp_path: Path) -> None:
 
 
 def test_torch_tensors_of_other_kinds(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning):
+    with warnings.catch_warnings():  # which torch gives once in a process
+        warnings.simplefilter("ignore", UserWarning)
         quantized = torch.quantize_per_tensor(torch.arange(40.0), 0.5, 3, torch.quint8)
     path = tmp_path / "x.pt"
     state = {"w": torch.arange(50.0), "s": torch.eye(4).to_sparse(), "q": quantized}

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -453,6 +454,13 @@ def bases(rng: Random) -> Made:
             yield ArchiveCase(f"chain-{count}", archive(frames), given)
 
 
+def limits(rng: Random) -> Made:
+    """What stands right at a limit, of groups of which others are chosen by what they reach."""
+    right = r"(behind|again)-(5-1|9-[123])|live-257-1[67]"
+    every = (*repeats(rng), *grammar(rng))
+    yield from (one for one in every if re.fullmatch(right, one.name))
+
+
 def indices(rng: Random) -> Made:
     """Every value of an INDEX another one."""
     tensors = [["t", "U8", [4], 0, 4], ["u", "U16", [1, 3], 4, 6], ["v", "F32", [0], 10, 0]]
@@ -883,8 +891,14 @@ def steps(rng: Random) -> Made:
     for pair in ((0, 12), (0, 15), (0, 16), (16, 0), (4, 16), (17, 0), (0, 17), (20, 0), (12, 0)):
         yield case(f"overlap-{pair}", [[*pair, 4, *one, 0, 0]])
         yield case(f"overlap-{pair}", [[*pair, 3, *one, 0, 0]], halves[:6])
-    for size in range(4):
-        content = bytes(size)
+    yield case("few-1", [[0, 16, 1, *one, 0, 0]], halves[:2])
+    for nothing in ([0, 16, 0, *one, 0, 0], [32, 32, 0, *one, 0, 0]):
+        yield case("few-0", [nothing], b"")
+        yield case("few-0", [good, nothing])
+    for form in ((2, 0), (0, 8), (1, 7)):
+        yield case(f"few-form-{form}", [[0, 16, 1, *one, *form]], halves[:2])
+    too_long = struct.pack("<I", (1 << 24) + 1)
+    for content in (*(bytes(size) for size in range(4)), too_long):
         frames = [*simple("a", base), *entry({"name": "s", "kind": "step"}, content)]
         stated = {"size": 32, "digest": [1, xxhash.xxh3_128_hexdigest(base)], "entry": 0, "step": 1}
         frames += entry({"name": "b", "kind": "bytes", "base": stated}, b"xy")
@@ -905,11 +919,11 @@ def steps_of_weights(rng: Random) -> Made:
         text = json.dumps({"moments": moments, "weights": weights}).encode()
         content = struct.pack("<I", len(text)) + text + struct.pack("<H", 0x3D80) * gradients
         frames = simple("a", base)
-        frames += entry({"name": "s", "kind": "step", "size": len(content)}, content)
+        frames += entry({"name": "s", "kind": "update", "size": len(content)}, content)
         stated = {"size": len(base), "digest": [1, digest], "entry": 0, "step": 1}
         try:
-            after = step.stepped(base, content)
-        except (Refused, OverflowError):
+            after = step.stepped(base, content, True)
+        except Refused:
             after = base
         frames += entry({"name": "b", "kind": "bytes", "base": stated}, after, as_base(after))
         return ArchiveCase(f"weights-{name}", archive(frames))
@@ -974,6 +988,8 @@ def derived_fields(words: bytes) -> Made:
             yield case(f"{key}", [{**found, key: value}], made)
     for files in ([], {}, None, [None], [[]], [found, found], [{**found, "size": 3}, found]):
         yield case("files", files, made)
+    for size in (1 << 63, (1 << 63) - 1):
+        yield case("groups-unasked", [found, {**found, "size": size}], made)
     for text in (b"", b"[]", b"{", b"{}"):
         yield case("text", [], made, text=text)
     for place in range(8):
@@ -1049,6 +1065,51 @@ def derived_weights(state: np.random.Generator) -> Made:
                 [[0, form, rows, columns, "w", 0, "F32", 0]], size * rows, weights
             )
             yield _derived(f"{form}-{number}", [changed], made, weights=weights)
+    for number, numbers in enumerate(some_groups(state)):
+        weights = (numbers.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        for form, (columns, size) in BLOCKS.items():
+            if columns == numbers.size:
+                changed, made = _recipe([[0, form, 1, columns, "w", 0, "BF16", 0]], size, weights)
+                yield _derived(f"groups-{form}-{number}", [changed], made, weights=weights)
+    unlike = np.array([1, 2, 3, np.inf], "<f4").tobytes()
+    changed, made = _recipe([[0, "F16", 2, 2, "w", 0, "F32", 0]], 8, unlike)
+    yield _derived("groups-infinite", [changed], made, weights=unlike)
+
+
+def some_groups(state: np.random.Generator) -> Iterator[np.ndarray]:
+    """256 weights each, whose groups of 16 or 32 differ: empty, tiny beside others, huge, alike."""
+    for _ in range(4):
+        groups = []
+        for sort in state.permutation(16):
+            x = state.standard_normal(16)
+            if sort in (0, 1):
+                x[:] = 0
+            elif sort in (2, 3):
+                x[:] = -abs(x[0])
+            elif sort in (4, 5):
+                x = state.integers(-4, 5, 16) * 0.5
+            elif sort in (6, 7):
+                x = np.round(x * 3) / 4
+            elif sort == 8:
+                x *= 1e-4
+            elif sort == 9:
+                x *= 1e-17
+            elif sort == 10:
+                x = abs(x) + 0.3
+            elif sort == 11:
+                x = -abs(x)
+            elif sort == 12:
+                x **= 3
+            groups.append(x)
+        yield np.concatenate(groups)
+    yield np.zeros(256)
+    for _ in range(2):
+        x = state.standard_normal(256)
+        yield np.repeat(10.0 ** state.uniform(-3, 1, 16), 16) * x
+    x = state.standard_normal(256) * 2e19  # whose squares are infinite
+    x[::16] = 1e38
+    yield x
+    yield state.standard_normal(256) * 1e-7
 
 
 def some_weights(columns: int, state: np.random.Generator) -> Iterator[np.ndarray]:
@@ -1121,6 +1182,7 @@ GROUPS: dict[str, Group] = {  # and how many of a sort are kept
     "indices": (indices, 1),
     "derived_files": (derived_files, 2),
     "frame_heads": (frame_heads, 4),
+    "limits": (limits, 0),
 }
 
 # Of these, cases are kept whatever they reach: names, bytes of the longest, how many at most.
@@ -1128,10 +1190,12 @@ ALWAYS: dict[str, tuple[str, int, int]] = {
     "heads": ("", 300, 300),
     "ends": ("^end-|wrong", 300, 100),
     "repeats": ("^[0-3]-", 500, 150),
-    "steps": ("^[0-8]$|form|length|overlap|short", 1200, 180),
+    "steps": ("^[0-8]$|form|length|overlap|short|few", 1200, 200),
     "steps_of_weights": ("", 1200, 100),
     "shorts": ("dimensions|^length|description|number|type|shape|^ref|^chunk|known", 400, 300),
     "entries": ("^file-(name|mode|owner)|^tensor-(63|64|65|U16|C128)|VOID|both", 4600, 260),
     "bases": ("chain|given|size", 9000, 60),
     "frame_heads": ("^[1-7]-[0-9]+(-[0-9]+)?$", 100, 500),
+    "derived_files": ("^groups", 1700, 100),
+    "limits": ("", 12000, 20),
 }

@@ -30,16 +30,14 @@ def stepped(base: bytes, content: bytes, weights: bool = False) -> bytes:
     for item, other in zip(listed, others, strict=True):
         if not isinstance(item, list) or len(item) != 9 or not all(map(is_integer, item)):
             fail("moments of a step")
-        m, v, elements, *step = item
-        if not 1 <= elements <= 1 << 40 or max(m, v) > 1 << 62 or max(step[:4]) >= 1 << 32:
+        m, v, elements, *step = item  # of the step, `after` refuses what is wrong
+        if not elements:  # too many are no gradients, and places beyond 2^62 not in the base
             fail("moments of a step")
-        if step[4] > 1 or step[5] > 7:
-            fail("the form of a step")
         taken += [(m, m + 4 * elements), (v, v + 4 * elements)]
         if other is not None:
             if not isinstance(other, list) or len(other) != 6 or not all(map(is_integer, other)):
                 fail("weights of a step")
-            if other[0] > 1 << 62 or max(other[1:5]) >= 1 << 32 or other[5] > 1:
+            if max(other[1:5]) >= 1 << 32 or other[5] > 1:
                 fail("weights of a step")
             taken.append((other[0], other[0] + 4 * elements))
         parts.append((m, v, 4 * elements, at, step, other))

@@ -18,6 +18,30 @@ class Equivalent(NamedTuple):
 
 EQUIVALENT = (
     Equivalent(
+        "container",
+        "if not max(0, len(self.models) - MAX_LIVE_MODELS) <= number < len(self.models):",
+        ("0 -> -1",),
+        "the number of a model is no less than 0 here",
+    ),
+    Equivalent(
+        "derived",
+        "at = 0",
+        ("0 -> -1",),
+        "offsets of tensors are no less than 0",
+    ),
+    Equivalent(
+        "derived",
+        "if at < end and at + size > begin:",
+        ("at < end -> at <= end",),
+        "of a row that begins at the end nothing is taken",
+    ),
+    Equivalent(
+        "derived",
+        "s = most = f(0)",
+        ("0 -> 1", "0 -> -1"),
+        "both are set in the first round, whose k is 0",
+    ),
+    Equivalent(
         "flac",
         "size = next(n for n in range(2, 8) if not number >> (5 * n + 1))",
         ("2 -> 1", "8 -> 9"),

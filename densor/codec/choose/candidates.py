@@ -2,7 +2,8 @@
 
 | data | levels | candidates | decided by |
 |---|---|---|---|
-| what has a base | all | delta, or one of those below | estimate |
+| many tensors with a base, above 1 MiB | 6 to 9 | delta, in one or as lower levels join | trial |
+| what else has a base | all | delta, or one of those below | estimate |
 | bytes with a language model | all | language model, or byte_cm | trial, of texts |
 | bytes from 4 KiB on | 5 to 9 | byte_cm, Zstandard | trial of each chunk |
 | other bytes | all | Zstandard | |
@@ -35,9 +36,13 @@ of several ways, see `chunks.py`; context mixing of bytes has its own, see `byte
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
 
 from densor.codec import registry
-from densor.codec.batch import Batch, Coding, Smallest
+from densor.codec.batch import Batch, Before, Coding, InTurn, Smallest
 from densor.codec.choose.forms import as_notation, as_pages, as_stream, as_table
 from densor.codec.choose.matrices import (
     as_float_cm,
@@ -49,7 +54,7 @@ from densor.codec.choose.matrices import (
 )
 from densor.codec.choose.planes import as_planes
 from densor.codec.choose.signals import as_audio, as_circuit, as_image
-from densor.codec.choose.sizes import chunk_bytes
+from densor.codec.choose.sizes import GROUP, chunk_bytes
 from densor.codec.choose.texts import as_byte_cm, as_text, as_tokens
 from densor.codec.choose.trials import Encode, Row, by_zstd, proposed
 from densor.codec.codec import CODECS
@@ -119,8 +124,32 @@ def _in_turn(row: Callable[[Batch, Level, Encode], Coding | None]) -> Row:
 def _as_delta(batch: Batch, level: Level) -> Coding | None:
     if batch.base is None:
         return None
-    encoder = proposed(registry.CODEC_DELTA, batch, level)
+    delta = registry.CODEC_DELTA
+    encoder = proposed(delta, batch, level)
     expected = encoder.estimate()
     assert expected is not None
-    pays = expected.bytes < MAX_SIZE_OF_CHANGES * expected.otherwise
-    return encoder.encode() if pays else None
+    if expected.bytes >= MAX_SIZE_OF_CHANGES * expected.otherwise:
+        return None
+    coding, groups = encoder.encode(), _groups(batch)
+    if len(groups) < 2:
+        return coding
+    return Smallest(coding, InTurn([proposed(delta, one, level).encode() for one in groups]))
+
+
+def _groups(batch: Batch) -> list[Batch]:
+    """A batch of many tensors that has a base, in groups about as large as lower levels have."""
+    assert batch.base is not None
+    groups = max(1, -(-batch.data.size // GROUP))
+    sizes = [rows * columns * batch.kind.unit for rows, columns in batch.kind.parts]
+    if groups < 2 or len(sizes) < 2 or sum(sizes) != batch.data.size:
+        return [batch]
+    ends = np.cumsum(sizes)
+    wanted = batch.data.size * np.arange(1, groups) // groups
+    cuts = [0, *np.unique(ends[ends.searchsorted(wanted)]).tolist(), batch.data.size]
+    return [
+        replace(
+            batch, data=batch.data[a:b], base=Before(batch.base.data[a:b], batch.base.offset + a)
+        )
+        for a, b in pairwise(cuts)
+        if a < b
+    ]

@@ -11,6 +11,7 @@ from densor.codec.table.layout import MAX_BYTES as MAX_TABLE
 TABLE_CHUNK, SMALL_TABLE_CHUNK = MAX_TABLE, 1 << 22
 MOST_MIXED_IN_PARTS = 4  # contexts of a table, with more of which parts are not read by themselves
 ZSTD_CHUNK = 1 << 22  # bytes
+GROUP = 1 << 20  # bytes of small tensors that are coded together at most, about a chunk
 MIXED_CHUNK = 1 << 23  # bytes of an image by context mixing, which learns as it goes
 SECONDS = 8  # of sound in a chunk, within these bytes
 LEAST_FRAME, MOST_FRAME = 1 << 20, 1 << 22

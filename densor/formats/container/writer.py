@@ -448,17 +448,15 @@ class ArchiveWriter:
         self._since_place += batch.data.size
         if batch.repeat is not None:
             self._repeat(*batch.repeat, batch.data.size)
-        coded = batch.coding.result()
-        own = self._model(coded.model) if coded.model is not None else 0
-        framed = not self.options.gpu_index and self._put_frames(coded, own)
-        if not framed:
-            for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
-                self._chunk(chunk, own)
-                if points is not None:
-                    self._frame(wire.POINTS, points)
-                self._out.then(POOL.give, chunk.payload)
+        coded: CodedBatch | None = batch.coding.result()
+        framed, memory = True, []
+        while coded is not None:
+            framed &= self._put_coded(coded)
+            memory.append(coded.memory)
+            coded = coded.rest
         ahead.wait(batch.end)
-        self._out.then(POOL.give, coded.memory)
+        for buffer in memory:
+            self._out.then(POOL.give, buffer)
         for buffer in (batch.data, None if batch.before is None else batch.before.data):
             if framed:  # by a copy
                 POOL.give(buffer)
@@ -467,6 +465,18 @@ class ArchiveWriter:
         self._out.then(POOL.give, batch.memory)
         if self.options.progress is not None and not batch.reported:
             self.options.progress(batch.data.size)
+
+    def _put_coded(self, coded: CodedBatch) -> bool:
+        """Writes a batch without its rest; whether by a copy of frames that its encoder made."""
+        own = self._model(coded.model) if coded.model is not None else 0
+        if not self.options.gpu_index and self._put_frames(coded, own):
+            return True
+        for chunk, points in zip(coded.chunks, self._points(coded), strict=True):
+            self._chunk(chunk, own)
+            if points is not None:
+                self._frame(wire.POINTS, points)
+            self._out.then(POOL.give, chunk.payload)
+        return False
 
     def _put_frames(self, coded: CodedBatch, own: int) -> bool:
         """Writes frames that its encoder has made; whether it has, and the archive is not short."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from densor.codec.choose.sizes import matrix_chunk
+from densor.codec.choose.sizes import GROUP, matrix_chunk
 from densor.codec.kind import (
     Kind,
     kind_of,
@@ -36,7 +36,6 @@ from densor.formats.tensors import TensorInfo
 # join up to a chunk.
 _MAX_JOINED_MATRIX = 1 << 19
 _MAX_JOINED = 1 << 17
-_GROUP = 1 << 20  # bytes of a group at most, about a chunk
 _MIN_RUN = 64
 _MAX_JOINED_RUN = (
     1024  # elements of a run of tensors that are joined: small enough to tell them apart
@@ -87,7 +86,7 @@ def _limits(
     if chunk and by_rows(dtype) and not blocks:
         return _MAX_JOINED, chunk  # larger ones share tables all the same, by the history
     medium = _MAX_JOINED_MATRIX if level.classes > 1 else _MAX_JOINED
-    return _MAX_JOINED if len(shape) > 2 else medium, _GROUP
+    return _MAX_JOINED if len(shape) > 2 else medium, GROUP
 
 
 def groups_of_table(table: TensorTable, level: Level) -> Iterator[Group]:
