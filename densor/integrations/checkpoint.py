@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from densor.errors import ArgumentError, DensorError
-from densor.files.shards_listed import json_object
+from densor.files.shards_listed import check_holds, json_object
 from densor.runtime.workers import thread_count
 
 T = TypeVar("T")
@@ -185,6 +185,8 @@ def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> It
 
     options: dict[str, Any] = {} if base is None else {"base": _base_file(base, path)}
     archive = File(path, "torch", threads=threads, **options)
+    names = archive.offset_keys()
+    check_holds(path, names, ".densor")
 
     def read(name: str) -> tuple[str, Any]:
         try:
@@ -192,7 +194,7 @@ def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> It
         except DensorError as error:
             raise type(error)(f"{path}: tensor {name!r:.200}: {error}") from error
 
-    for name in archive.offset_keys():
+    for name in names:
         yield _Job(name, partial(read, name))
 
 
