@@ -97,9 +97,10 @@ def weights(
     found as `densor.files.packed_model.Bases` says. `skip`: whether a tensor is not wanted, which
     is not read then. `backend`: a name of `densor.gpu`, such as "cuda", whose device then decodes
     what it can of safetensors files, one tensor at a time, and has it; None or "cpu": the CPU.
-    `placing`: a `densor.torch.placed.Placing`; blobs of safetensors files that the CPU decodes are
-    then `Undecoded` and decoded where they are copied to, unless most of them turn out not to be
-    copied as they are. All of it is done when the iterator comes to its end.
+    `placing`: a `densor.torch.placed.Placing`, or a `densor.torch.undecoded.AtOnce`; blobs of
+    safetensors files that the CPU decodes are then `Undecoded` and decoded where they are copied
+    to, unless most of them turn out not to be copied as they are. With the former all of it is done
+    when the iterator comes to its end.
 
     A DensorError names file and tensor. Headers of all files are read before the first tensor.
     """

@@ -130,7 +130,8 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             return
         if not getattr(self, _LOG_START, 0.0):
             setattr(self, _LOG_START, time.perf_counter())
-        found = engines.weights(folder, files, self._given, self._skipped, self._placing)
+        placing = self._placing or engines.at_once(self._given)  # that is for loading once more
+        found = engines.weights(folder, files, self._given, self._skipped, placing)
         for name, tensor in found:
             yield source.prefix + name, tensor
 

@@ -20,7 +20,7 @@ from densor.files import shards_listed
 from densor.files.model_folder import pack_model
 from densor.integrations import checkpoint
 from densor.torch.placed import placing
-from densor.torch.undecoded import Undecoded
+from densor.torch.undecoded import AtOnce, Undecoded
 
 # Stands for vLLM, of which nothing is needed to register but names.
 STUB = """
@@ -172,6 +172,16 @@ def test_blobs_are_decoded_where_they_are_copied_to(
     blobs = ["a.weight", "b.weight", "c.weight"]
     found = [name for name in kinds if kinds[name]]
     assert sorted(found) == (blobs if tried else ["a.weight"])  # most were not copied
+    again = {name: torch.empty_like(tensor) for name, tensor in tensors().items()}
+    once = AtOnce()
+    for name, tensor in checkpoint.weights(files, placing=once):
+        again[name].copy_(tensor)
+    check(again)
+    assert (
+        once.placed
+        == sum(again[name].nbytes for name in blobs)
+        == once.total - sum(tensor.nbytes for name, tensor in again.items() if name not in blobs)
+    )
     damaged = tmp_path / files[1].name
     data = bytearray(files[1].read_bytes())
     data[-99] ^= 4
