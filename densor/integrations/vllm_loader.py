@@ -78,6 +78,7 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             load_config.load_format = "auto"
         self._placing: Any = None
         self._as_plain: str | None = None  # a model whose layers are those of the plain one
+        self.enable_weights_track: bool | None = None  # which vLLM's class sets, too
         super().__init__(load_config)
 
     def load_weights(self, model: Any, model_config: Any) -> None:

@@ -21,7 +21,7 @@ from densor.files.tensor_bytes import threads_of
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.packed.reader import PackedFile
 from densor.torch import placed, undecoded
-from densor.torch.placed import Placing, placing
+from densor.torch.placed import placing
 from densor.torch.undecoded import AtOnce, Part, Stored, Taker, Undecoded
 
 
