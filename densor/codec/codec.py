@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast, runtime_checkable
 
 from densor.codec import registry
-from densor.codec.batch import Batch, Bytes, CodedBatch, Coding
 from densor.codec.blocks.block import CHUNK as BLOCKS_CHUNK
-from densor.codec.levels import Level
 from densor.errors import ArgumentError, FormatError, UnsupportedError
+from densor.runtime.types import Bytes
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what only those need who encode
+    from densor.codec.batch import Batch, CodedBatch, Coding
     from densor.codec.language_model.session import Session
+    from densor.codec.levels import Level
 
 # Encoding
 
@@ -39,10 +40,10 @@ class Encoder(Protocol):
         """What to expect, from a sample or from counting; None where only coding shows it."""
         return None
 
-    def encode(self) -> Coding:
+    def encode(self) -> "Coding":
         """Starts coding the batch."""
 
-    def shared(self, coded: CodedBatch) -> float:
+    def shared(self, coded: "CodedBatch") -> float:
         """Bytes of the parameters in `coded` that earlier or later batches bear."""
         return 0.0
 
@@ -139,7 +140,7 @@ Decoder = ChunkDecoder | BaseDecoder
 class EncoderModule(Protocol):
     """The coding side of a codec, a module."""
 
-    def propose(self, batch: Batch, level: Level) -> Encoder | None:
+    def propose(self, batch: "Batch", level: "Level") -> Encoder | None:
         """An encoder for the batch; None where Zstandard does better."""
 
 
@@ -171,9 +172,9 @@ class Codec:
     nests: bool = False
     stands_alone: bool = False
     needs_base: bool = False
-    suits: Callable[[Batch, Level], bool] | None = None
+    suits: "Callable[[Batch, Level], bool] | None" = None
 
-    def propose(self, batch: Batch, level: Level) -> Encoder | None:
+    def propose(self, batch: "Batch", level: "Level") -> Encoder | None:
         """An encoder for the batch; None where Zstandard does better."""
         module = cast(EncoderModule, importlib.import_module(self.encoder))
         return module.propose(batch, level)
@@ -197,7 +198,7 @@ def _planes(number: int, name: str, about: str, specification: str) -> Codec:
     return Codec(number, name, about, (specification,), encoder, decoder, nests=True)
 
 
-def _suits_tokens(batch: Batch, level: Level) -> bool:
+def _suits_tokens(batch: "Batch", level: "Level") -> bool:
     """Asks the codec, which is imported when it is needed."""
     if not (batch.kind.tokens or level.tokens):
         return False

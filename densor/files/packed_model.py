@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from densor.errors import ArgumentError, FileError, FormatError
+from densor.files.shards_listed import check_holds
 from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.tensor_blob import Tensor
@@ -27,7 +28,9 @@ _WEIGHTS = re.compile(
 
 
 def check_packed(file: PackedFile) -> PackedFile:
-    """`file`; FormatError where it holds blobs but has lost what they stand for."""
+    """`file`; FormatError where it holds blobs but has lost what they stand for, or other tensors
+    than the index of its folder says."""
+    check_holds(file.path, file)
     for name in () if file.packed else file:
         info = file.info(name)
         looks = info.dtype == "U8" and len(info.shape) == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from densor.errors import ArgumentError, DensorError
-from densor.files.shards_listed import json_object
+from densor.files.shards_listed import check_holds, json_object
 from densor.runtime.workers import thread_count
 
 T = TypeVar("T")
@@ -97,9 +97,10 @@ def weights(
     found as `densor.files.packed_model.Bases` says. `skip`: whether a tensor is not wanted, which
     is not read then. `backend`: a name of `densor.gpu`, such as "cuda", whose device then decodes
     what it can of safetensors files, one tensor at a time, and has it; None or "cpu": the CPU.
-    `placing`: a `densor.torch.placed.Placing`; blobs of safetensors files that the CPU decodes are
-    then `Undecoded` and decoded where they are copied to, unless most of them turn out not to be
-    copied as they are. All of it is done when the iterator comes to its end.
+    `placing`: a `densor.torch.placed.Placing`, or a `densor.torch.undecoded.AtOnce`; blobs of
+    safetensors files that the CPU decodes are then `Undecoded` and decoded where they are copied
+    to, unless most of them turn out not to be copied as they are. With the former all of it is done
+    when the iterator comes to its end.
 
     A DensorError names file and tensor. Headers of all files are read before the first tensor.
     """
@@ -185,6 +186,8 @@ def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> It
 
     options: dict[str, Any] = {} if base is None else {"base": _base_file(base, path)}
     archive = File(path, "torch", threads=threads, **options)
+    names = archive.offset_keys()
+    check_holds(path, names, ".densor")
 
     def read(name: str) -> tuple[str, Any]:
         try:
@@ -192,7 +195,7 @@ def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> It
         except DensorError as error:
             raise type(error)(f"{path}: tensor {name!r:.200}: {error}") from error
 
-    for name in archive.offset_keys():
+    for name in names:
         yield _Job(name, partial(read, name))
 
 

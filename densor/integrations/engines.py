@@ -94,6 +94,17 @@ def placing(given: Chosen) -> AbstractContextManager[Any]:
     return placed.placing(given.threads)
 
 
+def at_once(given: Chosen) -> Any:
+    """What `weights` is to know where packed weights are decoded, if the CPU does it, whenever they
+    are copied, as none of `placing` is around those who copy."""
+    if given.backend != checkpoint.CPU:
+        return None
+    with collection_paused():
+        from densor.torch.undecoded import AtOnce
+
+    return AtOnce()
+
+
 @contextlib.contextmanager
 def _fewer_threads() -> Iterator[None]:
     """Copies on a quarter of torch's threads: the others decode, and torch's would spin for them.
@@ -103,7 +114,11 @@ def _fewer_threads() -> Iterator[None]:
     import torch
 
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before // 4))
+    fewer = max(1, before // 4)
+    if fewer == before:  # vLLM warns whoever sets it later on
+        yield
+        return
+    torch.set_num_threads(fewer)
     try:
         yield
     finally:

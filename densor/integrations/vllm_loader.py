@@ -17,6 +17,7 @@ from vllm.model_executor.layers.quantization.base_config import QuantizationConf
 from vllm.model_executor.model_loader.default_loader import DefaultModelLoader
 from vllm.model_executor.model_loader.ep_weight_filter import should_skip_weight
 
+from densor.errors import FileError
 from densor.files import shards_listed
 from densor.integrations import checkpoint, engines
 
@@ -76,6 +77,8 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
         if load_config.load_format == NAME:
             load_config.load_format = "auto"
         self._placing: Any = None
+        self._as_plain: str | None = None  # a model whose layers are those of the plain one
+        self.enable_weights_track: bool | None = None  # which vLLM's class sets, too
         super().__init__(load_config)
 
     def load_weights(self, model: Any, model_config: Any) -> None:
@@ -83,11 +86,31 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
         if model_config.quantization != NAME and not checkpoint.has_packed(model_config.model):
             super().load_weights(model, model_config)
             return
+        if model_config.quantization == NAME:
+            self._as_plain = model_config.model
+            if self.enable_weights_track is None:
+                self.enable_weights_track = True
         with engines.placing(self._given) as self._placing:
             try:
                 super().load_weights(model, model_config)
             finally:
-                self._placing = None
+                self._placing = self._as_plain = None
+
+    def track_weights_loading(
+        self, model: Any, loaded_weights: Any, quantized: bool = False
+    ) -> None:
+        """FileError unless all weights came that vLLM awaits of a plain model.
+
+        Otherwise it looks at those alone whose `quantization` is None, and others keep what was in
+        their memory before.
+        """
+        if self._as_plain is None:
+            super().track_weights_loading(model, loaded_weights, quantized)
+            return
+        try:
+            super().track_weights_loading(model, loaded_weights, False)
+        except ValueError as error:
+            raise FileError(f"{self._as_plain}: {error}") from error
 
     def _prepare_weights(self, model_name_or_path: str, *args: Any, **kwargs: Any) -> Any:
         archives = engines.archives_of(model_name_or_path)
@@ -108,7 +131,8 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             return
         if not getattr(self, _LOG_START, 0.0):
             setattr(self, _LOG_START, time.perf_counter())
-        found = engines.weights(folder, files, self._given, self._skipped, self._placing)
+        placing = self._placing or engines.at_once(self._given)  # that is for loading once more
+        found = engines.weights(folder, files, self._given, self._skipped, placing)
         for name, tensor in found:
             yield source.prefix + name, tensor
 

@@ -41,7 +41,8 @@ _SET_DATA = torch.Tensor.data.__set__  # type: ignore[attr-defined]
 class Placing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Decodes tensors where they are copied to by `threads` threads (0: all processors), each one
     of its own, while the thread that made this goes on; what it does with memory that is not
-    decoded yet waits for that. In its own thread, as a context; after `finish` all is decoded.
+    decoded yet waits for that. In its own thread, as a context; after `finish` all is decoded, and
+    after `close` whoever copies decodes.
 
     `total`: bytes of what will be decoded; `placed` of these, what is decoded `elsewhere`, and what
     is `spared`, since only rows of a tensor are wanted.
@@ -50,18 +51,19 @@ class Placing(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, threads: int = 0) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._owner = threading.get_ident()
+        self._closed = False
         self._pool = ThreadPoolExecutor(thread_count(threads), "densor-placing")
         self._waiting: deque[tuple[int, int, Future[None]]] = deque()  # addresses; oldest first
         self.placed = self.elsewhere = self.spared = self.total = 0
 
     def take(self, part: Part, out: Bytes, around: Bytes) -> bool:
-        """Has it decoded; False for other threads, whose reading would not wait."""
-        if threading.get_ident() != self._owner:
+        """Has it decoded; False for other threads, whose reading would not wait, and at the end."""
+        if self._closed or threading.get_ident() != self._owner:
             return False
         self.check(_MOST - 1)
         self.placed += out.size
         begin = out.ctypes.data
-        task = self._pool.submit(part.decode_into, out, around, self.total)
+        task = self._pool.submit(part.decode_beside, out, around, self.total)
         self._waiting.append((begin, begin + out.size, task))
         return True
 
@@ -81,6 +83,7 @@ class Placing(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Drops what was not begun, and waits for the end of what was."""
+        self._closed = True
         self._waiting.clear()
         self._pool.shutdown(cancel_futures=True)
 

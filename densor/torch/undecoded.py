@@ -30,6 +30,8 @@ from densor.runtime.types import Bytes
 from densor.torch.blob import read_tensor
 
 _ATEN = torch.ops.aten
+_DEVICE = torch.ops.prim.device.default
+_FOR_ALL = 1 << 23  # bytes of a part that all threads decode while the one that copies waits
 _SAME = (_ATEN.detach.default, _ATEN.alias.default)
 _SHAPED = (_ATEN.view.default, _ATEN.reshape.default)
 WITHOUT_MEMORY = (  # methods that are no operations, and need a tensor's memory
@@ -49,17 +51,42 @@ class Taker(Protocol):
     """What decodes parts later, in other threads.
 
     `elsewhere`: bytes that were decoded to memory of their own; `spared`: of tensors of which only
-    parts were wanted.
+    parts were wanted; `total`: of all tensors, where they are known.
     """
 
     elsewhere: int
     spared: int
+    total: int
 
     def take(self, part: "Part", out: Bytes, around: Bytes) -> bool:
         """Has a part decoded into `out`, in memory `around` it; False where the caller is to."""
 
+    def check(self) -> None:
+        """Raises what went wrong with what is done."""
+
     def finish(self) -> None:
         """Waits for all that was begun for the thread that asks."""
+
+
+class AtOnce:
+    """A `Taker` for those who hear of nothing but copies: each of these decodes before it ends.
+
+    `placed`: bytes that were.
+    """
+
+    def __init__(self) -> None:
+        self.placed = self.elsewhere = self.spared = self.total = 0
+
+    def take(self, part: "Part", out: Bytes, around: Bytes) -> bool:
+        """False: the caller is to decode."""
+        self.placed += out.size
+        return False
+
+    def check(self) -> None:
+        """Nothing is begun here."""
+
+    def finish(self) -> None:
+        """Nothing is begun here."""
 
 
 class Stored:
@@ -171,13 +198,13 @@ class Part:
             stored.placing.elsewhere += self.size
         return memory.view(self.dtype).reshape(self.shape)
 
-    def decode_into(self, out: Bytes, around: Bytes, total: int = 0) -> None:
-        """Decodes into `out`, which lies in memory `around` it that may be fresh.
+    def decode_beside(self, out: Bytes, around: Bytes, total: int) -> None:
+        """As `decode_into`, beside other parts; `total` as for `threads_of`."""
+        self.decode_into(out, around, threads_of(self.size, self.stored.threads, total))
 
-        `total` as for `threads_of`.
-        """
+    def decode_into(self, out: Bytes, around: Bytes, threads: int) -> None:
+        """Decodes into `out`, which lies in memory `around` it that may be fresh."""
         HUGE_PAGES.fill(out, around)
-        threads = threads_of(self.size, self.stored.threads, total)
         if self._is_all:
             self.stored.read(out, threads)
         elif not self.stored.read_part(out, self.begin, threads):
@@ -190,7 +217,7 @@ class Part:
         out, around = _bytes_of(target)
         placing = self.stored.placing
         if placing is None or not placing.take(self, out, around):
-            self.decode_into(out, around)
+            self.decode_into(out, around, self.stored.threads if self.size >= _FOR_ALL else 1)
         return True
 
     def _fits(self, target: torch.Tensor) -> bool:
@@ -264,9 +291,13 @@ class Undecoded(torch.Tensor):
 
     @staticmethod
     def __new__(cls, part: Part) -> "Undecoded":
-        """Of the type and shape of these elements."""
+        """Of the type and shape of these elements.
+
+        For torch it is of no device, whatever it says: `parameter.data = tensor` would otherwise
+        take over memory that is not there, of which nobody hears.
+        """
         made: Undecoded = torch.Tensor._make_wrapper_subclass(
-            cls, part.shape, dtype=part.dtype, device=torch.device("cpu")
+            cls, part.shape, dtype=part.dtype, device=torch.device("meta"), dispatch_device=True
         )
         made.part = part
         return made
@@ -281,14 +312,16 @@ class Undecoded(torch.Tensor):
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> torch.Tensor:
+    ) -> Any:
         """Whatever is done with it, by torch's own operations."""
         first = args[0]
+        if func is _DEVICE:
+            return torch.device("cpu")
         if func is _ATEN.copy_.default and isinstance(args[1], cls):
             if first.device.type == "meta":  # where nothing is written
-                return first  # type: ignore[no-any-return]
+                return first
             if first.shape == args[1].shape and args[1].part.copied(first):
-                return first  # type: ignore[no-any-return]
+                return first
         elif isinstance(first, cls) and not kwargs:
             found = first.part.after(func, args[1:])
             if found is not None:

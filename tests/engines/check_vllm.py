@@ -197,6 +197,31 @@ def shard_gone(work: Path) -> Path:
     return folder
 
 
+def shard_gone_unlisted(work: Path) -> Path:
+    """Likewise, in a folder without an index."""
+    folder, files = damaged(work, "gone-unlisted")
+    files[1].unlink()
+    (folder / "model.safetensors.index.json").unlink()
+    return folder
+
+
+def other_shard(work: Path) -> Path:
+    """A shard under the name of another one."""
+    folder, files = damaged(work, "exchanged")
+    shutil.copy(files[0], files[1])
+    return folder
+
+
+def unnumbered(work: Path) -> Path:
+    """A file that is not there, and nothing that says so but the model itself."""
+    folder, files = damaged(work, "unnumbered")
+    files[1].unlink()
+    for number, path in enumerate([files[0], *files[2:]]):
+        path.rename(folder / f"part{number}.safetensors")
+    (folder / "model.safetensors.index.json").unlink()
+    return folder
+
+
 def archive_gone(work: Path) -> Path:
     """An archive that is not there."""
     folder, _ = damaged(work, "archive-gone", "archives")
@@ -234,10 +259,13 @@ WRONG: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {  # what the
     "flipped bit": (flipped, ("model-0000", "tensor '")),
     "cut file": (cut, ("model-00001",)),
     "missing shard": (shard_gone, ("model-00002", "tensors 'model")),
+    "missing shard, no index": (shard_gone_unlisted, ("model-00002", "one of 5")),
+    "exchanged shard": (other_shard, ("model-00002", "tensor 'model")),
     "missing archive": (archive_gone, ("model-00001", "tensors '")),
     "another base": (other_base, ("model.safetensors", "tensor '")),
     "no base": (no_base, ("model.safetensors", "tensor '")),
 }
+LACKING = {"missing weights": (unnumbered, ("unnumbered", "model.layers"))}  # vLLM looks for these
 
 
 def same_fp8(work: Path) -> str:
@@ -327,10 +355,11 @@ def serve_one(work: Path, name: str) -> None:
         assert all(tokens == found[-1] for tokens in found), "tokens differ"
         print("RESULT " + json.dumps(found[0]))
         return
-    if name in WRONG:
+    wrong = WRONG | LACKING
+    if name in wrong:
         from densor.errors import DensorError
 
-        make, words = WRONG[name]
+        make, words = wrong[name]
         try:
             served(make(work))
         except DensorError as error:
@@ -404,7 +433,7 @@ def main() -> int:
     found = ran(work, UPDATED)
     wrong += found != expected["tuned"]
     print(f"{UPDATED}: {'the same tokens' if found == expected['tuned'] else found}", flush=True)
-    for name in ("fp8 weights", *WRONG):
+    for name in ("fp8 weights", *WRONG, *LACKING):
         found = ran(work, name)
         wrong += found.startswith("FAILED")
         print(f"{name}: {found}", flush=True)

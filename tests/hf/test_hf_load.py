@@ -583,6 +583,16 @@ def test_a_missing_shard(folders, tmp_path):
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "spoilt")
 
 
+def test_a_shard_in_the_place_of_another(folders, tmp_path):
+    _, packed = folders("llama-shards", llama(), max_shard_size="40KB")
+    shutil.copytree(packed, tmp_path / "spoilt")
+    one, other, *_ = sorted((tmp_path / "spoilt").glob("model-0000*"))
+    shutil.copy(one, other)
+    for error in load_both_ways(tmp_path / "spoilt"):
+        assert isinstance(error, FormatError)
+        assert other.name in str(error) and "lacks the tensor 'model." in str(error)
+
+
 def test_packing_while_loading_is_refused(folders):
     loader = importlib.import_module("densor.hf.loader")
     plain, _ = folders("llama")

@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch_tools import assert_same, weight
 
 import densor
-from densor.errors import ArgumentError, DensorError, FileError, TruncatedError
+from densor.errors import ArgumentError, DensorError, FileError, FormatError, TruncatedError
 from densor.files import shards_listed
 from densor.files.model_folder import pack_model
 from densor.integrations import checkpoint
 from densor.torch.placed import placing
-from densor.torch.undecoded import Undecoded
+from densor.torch.undecoded import AtOnce, Undecoded
 
 # Stands for vLLM, of which nothing is needed to register but names.
 STUB = """
@@ -172,6 +172,16 @@ def test_blobs_are_decoded_where_they_are_copied_to(
     blobs = ["a.weight", "b.weight", "c.weight"]
     found = [name for name in kinds if kinds[name]]
     assert sorted(found) == (blobs if tried else ["a.weight"])  # most were not copied
+    again = {name: torch.empty_like(tensor) for name, tensor in tensors().items()}
+    once = AtOnce()
+    for name, tensor in checkpoint.weights(files, placing=once):
+        again[name].copy_(tensor)
+    check(again)
+    assert (
+        once.placed
+        == sum(again[name].nbytes for name in blobs)
+        == once.total - sum(tensor.nbytes for name, tensor in again.items() if name not in blobs)
+    )
     damaged = tmp_path / files[1].name
     data = bytearray(files[1].read_bytes())
     data[-99] ^= 4
@@ -221,6 +231,49 @@ def test_archives(folder: Path, tmp_path: Path) -> None:
     found[1].unlink()
     with pytest.raises(FileError, match=r"model-00002.*densor: is missing.*'c\.weight'"):
         shards_listed.check_shards(tmp_path, ".densor")
+
+
+@pytest.mark.parametrize("suffix", ["", ".densor"])
+def test_a_missing_file_that_no_index_lists(tmp_path: Path, suffix: str) -> None:
+    """vLLM and SGLang need no index, and would leave weights as memory happens to be."""
+    names = [f"model-{i:05}-of-000003.safetensors{suffix}" for i in (1, 2, 3)]
+    for name in (*names, f"other-of-2.safetensors{suffix}", f"x-9-of-y.safetensors{suffix}"):
+        (tmp_path / name).write_bytes(b"")
+    shards_listed.check_shards(tmp_path, suffix)
+    for name in names:
+        (tmp_path / name).rename(tmp_path / "aside")
+        with pytest.raises(FileError, match=rf"{name}: is missing, one of 3 files"):
+            shards_listed.check_shards(tmp_path, suffix)
+        (tmp_path / "aside").rename(tmp_path / name)
+    (tmp_path / names[2]).rename(tmp_path / names[0].replace("-00001-", "-00000-"))  # from 0 on
+    shards_listed.check_shards(tmp_path, suffix)
+    (tmp_path / f"a-000000001-of-999999999.safetensors{suffix}").write_bytes(b"")
+    with pytest.raises(FileError, match=r"a-000000002-of-999999999.*is missing"):
+        shards_listed.check_shards(tmp_path, suffix)
+    (tmp_path / shards_listed.INDEX).write_text('{"weight_map": {"a": "m.safetensors"}}')
+    (tmp_path / f"m.safetensors{suffix}").write_bytes(b"")
+    shards_listed.check_shards(tmp_path, suffix)  # an index tells more than names
+
+
+def test_a_file_in_the_place_of_another(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder.parent / "packed", tmp_path / "packed")
+    shutil.copytree(folder, tmp_path / "archives")
+    for path in (tmp_path / "archives").glob("*.safetensors"):
+        densor.compress_file(path, f"{path}.densor")
+        path.unlink()
+    for source in (tmp_path / "packed", tmp_path / "archives"):
+        check(read(source))
+        one, other = sorted(source.glob("model-0000*"))
+        kept = other.read_bytes()
+        shutil.copy(one, other)
+        with pytest.raises(FormatError, match=rf"{other.name}: lacks the tensor '"):
+            read(source)
+        other.write_bytes(kept)
+        check(read(source))
+    index = tmp_path / "packed" / shards_listed.INDEX
+    listed = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": listed | {"inv_freq": listed["c.weight"]}}))
+    check(read(tmp_path / "packed"))  # of which there are such in the world
 
 
 def test_a_base(folder: Path, tmp_path: Path) -> None:

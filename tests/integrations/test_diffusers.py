@@ -124,7 +124,7 @@ def test_the_original_comes_back_byte_for_byte(folders: tuple[Path, Path], tmp_p
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("fault", ["missing", "cut", "flipped"])
+@pytest.mark.parametrize("fault", ["missing", "cut", "flipped", "exchanged"])
 @pytest.mark.parametrize("model", ["unet", "text_encoder"])
 def test_faults_name_the_file(
     folders: tuple[Path, Path], tmp_path: Path, fault: str, model: str
@@ -136,6 +136,10 @@ def test_faults_name_the_file(
         if "-of-" not in path.name:
             pytest.skip("of one file alone nothing says that it is missing")
         path.unlink()
+    elif fault == "exchanged":
+        if "-of-" not in path.name:
+            pytest.skip("there is no other file")
+        shutil.copy(sorted(path.parent.glob("*.safetensors"))[0], path)
     elif fault == "cut":
         path.write_bytes(data[:-100])
     else:

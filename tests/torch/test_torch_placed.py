@@ -20,9 +20,9 @@ from densor.files.model_folder import pack_model
 from densor.files.tensor_bytes import threads_of
 from densor.formats.container.packed_array import PackedArray
 from densor.formats.packed.reader import PackedFile
-from densor.torch import placed
-from densor.torch.placed import Placing, placing
-from densor.torch.undecoded import Part, Stored, Undecoded
+from densor.torch import placed, undecoded
+from densor.torch.placed import placing
+from densor.torch.undecoded import AtOnce, Part, Stored, Taker, Undecoded
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -48,7 +48,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> PackedFile:
     return found
 
 
-def stored(file: PackedFile, name: str, mode: Placing | None = None) -> Stored:
+def stored(file: PackedFile, name: str, mode: Taker | None = None) -> Stored:
     made = Stored(file, name)
     made.placing = mode
     return made
@@ -350,6 +350,55 @@ def test_a_parameter_can_be_given_the_memory_of_one(file: PackedFile) -> None:
         parameter.data = stored(file, "a", mode).tensor()
         assert parameter.data_ptr()
         assert_same(parameter.data, tensors()["a"])
+
+
+@pytest.mark.parametrize("mode", [None, AtOnce()])
+def test_no_parameter_is_given_memory_that_is_not_there(
+    file: PackedFile, mode: AtOnce | None
+) -> None:
+    """Where nobody hears of it, as when an engine loads again."""
+    tensor = stored(file, "a", mode).tensor()
+    parameter = nn.Parameter(torch.zeros(200, 96, dtype=torch.bfloat16), requires_grad=False)
+    with pytest.raises(RuntimeError, match="incompatible tensor type"):
+        parameter.data = tensor
+    assert not parameter.any()
+    parameter.data = tensor.detach() + 0
+    assert_same(parameter.data, tensors()["a"])
+    assert tensor.device == torch.device("cpu") and tensor.is_cpu and not tensor.is_meta
+
+
+def test_copies_decode_at_once(file: PackedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    read = Stored.read
+    monkeypatch.setattr(Stored, "read", lambda self, out, n: used.append(n) or read(self, out, n))
+    threads = slowly(monkeypatch, 0)
+    mode, wanted = AtOnce(), tensors()
+    fused = torch.zeros(264, 96, dtype=torch.bfloat16)
+    for at, name in ((0, "a"), (200, "b")):
+        rows = fused.narrow(0, at, len(wanted[name]))
+        rows.copy_(stored(file, name, mode).tensor())
+        assert_same(rows.clone(), wanted[name])
+    assert mode.placed == fused.nbytes and not mode.elsewhere
+    assert set(threads) == {threading.get_ident()}
+    monkeypatch.setattr(undecoded, "_FOR_ALL", wanted["c"].nbytes)
+    for name in ("c", "d"):
+        target = torch.empty_like(wanted[name])
+        target.copy_(stored(file, name, mode).tensor())
+        assert_same(target, wanted[name])
+    assert used == [1, 1, 0, 1]  # 0: all threads, which have nothing else to do
+    assert_same(stored(file, "d", mode).tensor() + 0, wanted["d"])
+    assert mode.elsewhere == wanted["d"].nbytes
+    mode.check()
+    mode.finish()
+
+
+def test_copies_after_the_end(file: PackedFile) -> None:
+    """As of what vLLM sees to once all has been loaded."""
+    with placing(2) as mode:
+        tensor = stored(file, "a", mode).tensor()
+    target = torch.zeros(200, 96, dtype=torch.bfloat16)
+    target.copy_(tensor)
+    assert_same(target, tensors()["a"])
 
 
 def test_damage_is_raised_and_nothing_goes_on(

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from densor.codec.codec import Base, Decoder
 from densor.codec.language_model.session import Session
 from densor.codec.spans.decode import SPAN
 from densor.errors import ChecksumError, DensorError, FormatError, LimitError, UnsupportedError
-from densor.formats.container import hashing, step, wire
+from densor.formats.container import hashing, wire
 from densor.formats.container.base import GivenBase, Identity, chain_of, resolve
 from densor.formats.container.chunk_decoders import Models, decode_chunk, reports_progress
 from densor.formats.container.entry import DIR, EntryMeta, parse_entry
@@ -35,6 +35,9 @@ from densor.runtime.buffers import POOL
 from densor.runtime.in_turn import InTurn
 from densor.runtime.locks import Lock
 from densor.runtime.workers import Done, Task, Workers, settle
+
+if TYPE_CHECKING:
+    from densor.formats.container import step
 
 T = TypeVar("T")
 _IN_FLIGHT = 1 << 26  # original bytes that may wait to be written
@@ -78,7 +81,7 @@ class _Written:
     chain: int = 0  # how many bases of bases it needs
     coded: list[list[int]] = field(default_factory=list)  # stretches that chunks decoded to
     entry: Entry | None = None  # once it is whole
-    steps: step.Table | None = None  # what it tells of them, once that was asked for
+    steps: "step.Table | None" = None  # what it tells of them, once that was asked for
     _lock: Lock = field(default_factory=Lock)
 
     @property
@@ -356,6 +359,8 @@ class StreamReader:
         found = self._written.get(meta.base.step)
         if found is None or found.entry is None:
             raise FormatError(f"{meta.name}: has a step that comes after it")
+        from densor.formats.container import step  # which few archives have
+
         kind = step.check(found.entry.meta)
         read = lambda begin, end: found.read_at(begin, end - begin)  # noqa: E731
         if found.steps is None:

@@ -1,20 +1,21 @@
 """What a parser finds in a file, and the start of the file that it finds it in."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from densor.codec.audio.layout import MAX_CHANNELS
-from densor.codec.audio.layout import Layout as Audio
-from densor.codec.blocks.block import Field
-from densor.codec.deflate.stream import Stream
-from densor.codec.image.layout import Layout
-from densor.codec.notation.layout import Notation
-from densor.codec.pages.layout import Pages
-from densor.codec.table.layout import Layout as Table
 from densor.formats.io.sources import Bytes, ChainSource, RandomSource, Source
 from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import TensorInfo
+
+if TYPE_CHECKING:  # a load of weights needs none of these
+    from densor.codec.audio.layout import Layout as Audio
+    from densor.codec.blocks.block import Field
+    from densor.codec.deflate.stream import Stream
+    from densor.codec.image.layout import Layout
+    from densor.codec.notation.layout import Notation
+    from densor.codec.pages.layout import Pages
+    from densor.codec.table.layout import Layout as Table
 
 _NEAR = 1 << 16  # bytes from the start that may be looked at wherever they come from
 
@@ -26,13 +27,13 @@ class Stretch(NamedTuple):
     size: int
     dtype: str
     shape: tuple[int, ...]  # of blocks, where there are `fields`
-    fields: tuple[Field, ...] = ()
-    image: Layout | None = None  # how rows lie, where the format says that this is an image
-    stream: Stream | None = None  # that these bytes are, all of it
-    table: Table | None = None  # how cells lie, where this is a text
-    audio: Audio | None = None  # likewise of sound
-    pages: Pages | None = None  # likewise of columns in pages
-    notation: Notation | None = None  # in which form elements stand here
+    fields: "tuple[Field, ...]" = ()
+    image: "Layout | None" = None  # how rows lie, where the format says that this is an image
+    stream: "Stream | None" = None  # that these bytes are, all of it
+    table: "Table | None" = None  # how cells lie, where this is a text
+    audio: "Audio | None" = None  # likewise of sound
+    pages: "Pages | None" = None  # likewise of columns in pages
+    notation: "Notation | None" = None  # in which form elements stand here
 
 
 class Contents(NamedTuple):
@@ -56,11 +57,13 @@ def plain(tensors: list[TensorInfo]) -> Contents:
     return Contents(tensors, [Stretch(t.offset, t.size, t.dtype, t.shape) for t in tensors])
 
 
-def sound(layout: Audio, begin: int, size: int | None, file_size: int | None) -> Contents | None:
+def sound(layout: "Audio", begin: int, size: int | None, file_size: int | None) -> Contents | None:
     """Samples from `begin` on, whole instants of them; None where there are none.
 
     `size`: in bytes, None if unknown. What would reach beyond the end of the file ends there.
     """
+    from densor.codec.audio.layout import MAX_CHANNELS
+
     left = None if file_size is None else file_size - begin
     if size is None or (left is not None and size > left):
         size = left
