@@ -3,22 +3,25 @@
     python -m bench.vllm_load PLAIN PACKED
 
 Run with the interpreter of vLLM's environment (`docs/serving.md`), for folders of one model. Every
-engine is a process of its own; both ways take turns. Measured is the loader's `load_weights`, which
-reads, decodes and copies into the model's parameters: seconds, processor seconds of all threads,
-and those of the thread that copies, which is what loading takes where another processor is free to
-decode meanwhile, and others do not use the machine. Then one engine loads both folders in turns
-into the parameters that it has, which leaves out fresh memory. Files are in the page cache.
+engine is a process of its own, forked off one that has imported vLLM; both ways take turns.
+Measured is the loader's `load_weights`, which reads, decodes and copies into the model's
+parameters, and imports what decodes: seconds, processor seconds of all threads, and those of the
+thread that copies, which is what loading takes where another processor is free to decode meanwhile,
+and others do not use the machine. Then one engine loads both folders in turns into the parameters
+that it has, which leaves out fresh memory. Files are in the page cache.
 
 `--backed`, as in `bench.hf`: engines load with memory at hand that the hypervisor has given.
 """
 
 import argparse
+import importlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,11 @@ def engine_of(folder: str, backed: int = 0) -> tuple[Any, Seconds]:
     return engine, found[0]
 
 
+def first_load(folder: str, backed: int) -> Seconds:
+    """What a new engine takes to load its weights."""
+    return engine_of(folder, backed)[1]
+
+
 def reloaded(engine: Any, folder: str) -> Seconds:
     """What loading weights into an engine that has some takes."""
     start = now()
@@ -74,17 +82,37 @@ def reloaded(engine: Any, folder: str) -> Seconds:
     return since(start)
 
 
-def in_process(*arguments: str) -> Any:
-    """What this program prints last in a process of its own."""
-    environment = {
-        **os.environ,
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    command = [sys.executable, "-m", "bench.vllm_load", *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def forked(work: Callable[[], Any]) -> Any:
+    """What a function gives in a process of its own, which has what this one imported."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            with os.fdopen(writing, "w") as file:
+                json.dump(work(), file)
+        finally:
+            os._exit(0)  # engines that end may wait for what the parent has
+    os.close(writing)
+    with os.fdopen(reading) as file:
+        text = file.read()
+    os.waitpid(child, 0)
+    return json.loads(text)
+
+
+def import_engine() -> None:
+    """What every engine imports, and nothing of Densor's."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ["VLLM_CPU_KVCACHE_SPACE"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    for name in ("entrypoints.llm", "model_executor.models.llama", "v1.worker.cpu_worker"):
+        importlib.import_module(f"vllm.{name}")
+    assert "densor.formats" not in sys.modules
+
+
+def loaded_again(folders: Sequence[str], times: int) -> list[list[Seconds]]:
+    """What loading folders in turns takes an engine that has the weights of the first one."""
+    engine = engine_of(folders[0])[0]
+    return [[reloaded(engine, folder) for folder in folders] for _ in range(times)]
 
 
 def line(name: str, plain: list[Seconds], packed: list[Seconds]) -> str:
@@ -106,32 +134,23 @@ def main() -> None:
     parser.add_argument("--engines", type=int, default=3, help="of each kind")
     parser.add_argument("--reloads", type=int, default=7, help="of each kind")
     parser.add_argument("--backed", action="store_true", help="fill memory before engines load")
-    parser.add_argument("--load", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--reload", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     folders = [str(args.plain.resolve()), str(args.packed.resolve())]
-    if args.load:
-        size = sum(path.stat().st_size for path in Path(folders[0]).glob("*.safetensors"))
-        print(json.dumps(engine_of(folders[0], 2 * size if args.backed else 0)[1]))
-        return
-    if args.reload:
-        engine = engine_of(folders[0])[0]
-        runs = [[reloaded(engine, folder) for folder in folders] for _ in range(args.reloads)]
-        print(json.dumps(runs))
-        return
+    size = sum(path.stat().st_size for path in Path(folders[0]).glob("*.safetensors"))
+    backed = 2 * size if args.backed else 0
     heads = [
         f"{name} plain, s | packed, s | least ÷ least | median"
         for name in ("clock:", "CPU:", "CPU of the thread that copies:")
     ]
     print(f"| | {' | '.join(heads)} |\n|{'---|' * 13}", flush=True)
-    runs = []
+    import_engine()
+    runs: list[list[Seconds]] = []
     for _ in range(args.engines):
         for folder in folders:
             warm(Path(folder))
-        backed = ["--backed"] * args.backed
-        runs.append([tuple(in_process(folder, folder, "--load", *backed)) for folder in folders])
+        runs.append([forked(partial(first_load, folder, backed)) for folder in folders])
     print(line("engine starts", *map(list, zip(*runs, strict=True))), flush=True)
-    runs = in_process(*folders, "--reload", "--reloads", str(args.reloads))
+    runs = forked(lambda: loaded_again(folders, args.reloads))
     print(line("loaded again", *map(list, zip(*runs, strict=True))))
 
 
