@@ -315,6 +315,13 @@ def test_malformed_headers(tmp_path: Path, header: bytes) -> None:
         PackedFile(path)
 
 
+def test_a_pointer_in_the_place_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(FormatError, match=r"model\.safetensors: is a pointer of Git LFS"):
+        PackedFile(path)
+
+
 def test_packs_a_folder_and_unpacks_it(model: Path, tmp_path: Path) -> None:
     before = files(model)
     done = pack_model(model, tmp_path / "packed")

@@ -38,6 +38,7 @@ from densor.runtime.workers import Workers
 
 _READ_AHEAD = 1 << 24
 _SMALL = 1 << 16  # bytes of plain tensors that are fetched with heads
+_POINTER = b"version https://git-lfs"  # what a repository that was cloned without LFS has instead
 _HEAD = 1 << 12  # bytes of a blob in which it describes itself, if its name is not very long
 
 
@@ -266,6 +267,8 @@ def _mapped(path: Path) -> tuple[mmap.mmap | None, Bytes]:
 def _header_bytes(data: Bytes) -> bytes:
     if data.size < LENGTH_SIZE:
         raise TruncatedError("ends before its header does")
+    if data[: len(_POINTER)].tobytes() == _POINTER:
+        raise FormatError("is a pointer of Git LFS, not the file itself: git lfs pull")
     length = int.from_bytes(data[:LENGTH_SIZE].tobytes(), "little")
     if length > MAX_HEADER:
         raise LimitError("header is larger than safetensors allows")
