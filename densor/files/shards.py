@@ -108,7 +108,8 @@ def compress_shard(src_url: str, dst_url: str, options: WriteOptions) -> Stats:
     """Compresses a file to an archive, unless it has been done; paths or URLs.
 
     May be called again, anywhere, at any time: the destination appears whole or not at all, and
-    what is there is replaced unless it is valid: by its index, and the size and time of its source.
+    what is there is replaced unless it is valid: by its index, and the size and time of its source,
+    which must be known, unless contents are compared.
     With `options.verify`, what is written is decoded and compared, and so is what was there, with
     its source. Raises a DensorError.
     """
@@ -154,6 +155,8 @@ def _stored_if_valid(source: str, target: str, options: WriteOptions) -> tuple[i
 
 def _is_of(entry: IndexedEntry, name: str, wanted: Input, options: WriteOptions) -> bool:
     meta = entry.meta
+    if wanted.mtime_ns is None and not options.verify:
+        return False  # such as of web servers: it may be another file of the same size
     return (
         (meta.kind, meta.name) == (FILE, name)
         and (entry.size, meta.mtime_ns) == (wanted.size, wanted.mtime_ns)

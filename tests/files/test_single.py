@@ -160,6 +160,42 @@ def test_raw_files_that_have_only_read() -> None:
     assert restored.getvalue() == b"some bytes"
 
 
+@pytest.mark.parametrize("given", [5, -1])
+def test_files_that_give_other_lengths_than_they_may(given: int) -> None:
+    class Longer(io.BytesIO):
+        def readinto(self, target: Any) -> int:
+            found = super().readinto(target)
+            return found + given if given > 0 else given
+
+    class Read:
+        def __init__(self, data: bytes) -> None:
+            self._inner = io.BytesIO(data)
+
+        def read(self, size: int) -> bytes:
+            return self._inner.read(size) + b"x"
+
+    packed = densor.compress(b"some bytes" * 100)
+    for work, data in (
+        (densor.compress_file, b"some bytes" * 100),
+        (densor.decompress_file, packed),
+    ):
+        for file in (Longer(data), Read(data)):
+            with pytest.raises(densor.FileError, match="cannot read: the file gave"):
+                work(file, io.BytesIO())  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("taken", [0, -1])
+def test_files_that_take_nothing(taken: int) -> None:
+    class Full:
+        def write(self, data: Any) -> int:
+            return taken
+
+    packed = densor.compress(b"some bytes" * 100)
+    for work, data in ((densor.compress_file, b"some bytes"), (densor.decompress_file, packed)):
+        with pytest.raises(densor.FileError, match="cannot write: the file took nothing"):
+            work(io.BytesIO(data), Full())  # type: ignore[operator]
+
+
 def test_an_archive_does_not_take_the_place_of_its_base(tmp_path: Path) -> None:
     base, file = tmp_path / "base", tmp_path / "file"
     base.write_bytes(bytes(range(256)) * 100)

@@ -16,6 +16,7 @@ from helpers import model_file, safetensors_bytes, weights
 from paths import ROOT
 
 import densor
+from densor.files.shards import ShardOptions, compress_shard
 from densor.formats.container import wire
 from densor.formats.io.urls import is_url, join, label, name_of, plain
 
@@ -513,6 +514,20 @@ def test_parts_longer_than_asked_for_are_refused(web: Web, tmp_path: Path) -> No
     with pytest.raises(densor.FileError, match="does not serve parts"):
         densor.compress_file(f"{web.url}/x", tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_shard_of_unknown_time_is_packed_anew(web: Web, tmp_path: Path) -> None:
+    url, target = f"{web.url}/x", str(tmp_path / "x.densor")
+    for text, verify, skipped in (
+        (b"one" * 100, False, False),
+        (b"two" * 100, False, False),  # as many bytes
+        (b"two" * 100, True, True),
+        (b"six" * 100, True, False),
+    ):
+        web.files["/x"] = text
+        done = compress_shard(url, target, ShardOptions(level=1, verify=verify))
+        assert done.skipped == skipped
+        assert densor.decompress(Path(target).read_bytes()) == text
 
 
 def test_faults_of_http(web: Web, tmp_path: Path) -> None:

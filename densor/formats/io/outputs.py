@@ -45,6 +45,8 @@ def write_all(file: BinaryIO, data: Any) -> None:
             written = file.write(view)
             if written is None and isinstance(file, io.RawIOBase):  # of a pipe that is full
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+            if written is not None and written <= 0:  # it would be tried for ever
+                raise FileError("cannot write: the file took nothing")
             view = view[written:] if written is not None else view[:0]
     except BufferError:  # of an `io.BytesIO` that others look into
         raise FileError("cannot write: the memory of the file is in use") from None

@@ -134,6 +134,8 @@ class FileSource:
             raise FileError(f"cannot read: {error.strerror or error}") from error
         if got is None:  # nothing is there yet, which is not the end
             raise FileError(f"cannot read: {os.strerror(errno.EAGAIN)}")
+        if not 0 <= got <= len(target):  # it would be asked for ever
+            raise FileError(f"cannot read: the file gave {got} bytes where {len(target)} fit")
         if data is not None:
             target[:got] = data
         return got
