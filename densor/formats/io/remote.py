@@ -139,7 +139,7 @@ class _Reader:
             self._file = place.fs.open(
                 place.path, "rb", block_size=_READ_AHEAD, cache_type="readahead"
             )
-        cache = getattr(self._file, "cache", None)  # of files that are read in parts
+        cache: Any = getattr(self._file, "cache", None)  # of files that are read in parts
         if hasattr(cache, "fetcher"):
             cache.fetcher = partial(self._part, cache.fetcher)
 
