@@ -49,6 +49,18 @@ EQUIVALENT = (
     ),
     Equivalent(
         "derived",
+        "return inverse if np.isfinite(inverse) else f(0)",
+        ("0 -> 1", "0 -> -1"),
+        "what it multiplies is so small then that it is rounded to 0",
+    ),
+    Equivalent(
+        "derived",
+        "s, kept = c / b if b else f(0), q",
+        ("0 -> 1", "0 -> -1"),
+        "b is positive: the largest number is 1e-15 or more, and its code not 0",
+    ),
+    Equivalent(
+        "derived",
         "s = most = f(0)",
         ("0 -> 1", "0 -> -1"),
         "both are set in the first round, whose k is 0",
