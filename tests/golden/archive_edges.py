@@ -1071,6 +1071,17 @@ def derived_weights(state: np.random.Generator) -> Made:
             if columns == numbers.size:
                 changed, made = _recipe([[0, form, 1, columns, "w", 0, "BF16", 0]], size, weights)
                 yield _derived(f"groups-{form}-{number}", [changed], made, weights=weights)
+    for form, seed in (
+        *(("Q2_K", 3), ("Q2_K", 8), ("Q2_K", 44), ("Q4_K", 67), ("Q4_K", 110), ("Q5_K", 49)),
+        *(("Q6_K", 0), ("Q6_K", 2), ("Q6_K", 23)),
+    ):  # in which the first or the last scale that is tried counts, or ties do
+        numbers = np.random.default_rng(seed).standard_normal(256) ** (3 if seed % 2 else 1)
+        weights = (numbers.astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
+        changed, made = _recipe([[0, form, 1, 256, "w", 0, "BF16", 0]], BLOCKS[form][1], weights)
+        yield _derived(f"groups-tries-{form}-{seed}", [changed], made, weights=weights)
+    weights = bytes(512) + weights
+    changed, made = _recipe([[0, "Q6_K", 1, 512, "w", 0, "BF16", 0]], 420, weights)
+    yield _derived("groups-empty-before", [changed], made, weights=weights)
     unlike = np.array([1, 2, 3, np.inf], "<f4").tobytes()
     changed, made = _recipe([[0, "F16", 2, 2, "w", 0, "F32", 0]], 8, unlike)
     yield _derived("groups-infinite", [changed], made, weights=unlike)
@@ -1196,6 +1207,6 @@ ALWAYS: dict[str, tuple[str, int, int]] = {
     "entries": ("^file-(name|mode|owner)|^tensor-(63|64|65|U16|C128)|VOID|both", 4600, 260),
     "bases": ("chain|given|size", 9000, 60),
     "frame_heads": ("^[1-7]-[0-9]+(-[0-9]+)?$", 100, 500),
-    "derived_files": ("^groups", 1700, 100),
+    "derived_files": ("^groups", 2300, 100),
     "limits": ("", 12000, 20),
 }

@@ -178,6 +178,8 @@ def bounds(_: Random) -> Made:
             yield CodecCase(f"telling-flac-all-{place}-{more}", good.model, payload, good.size)
     alone = HEAD.pack(count, 1 << 20, 0, 0, 0, 0)  # too much, and no more of it
     yield CodecCase("telling-flac-head-alone", good.model, alone, good.size)
+    for size in (2, 3):
+        yield CodecCase(f"telling-flac-model-{size}", good.model[:size], good.payload, good.size)
     near = *range(count - 1, count + 2), *range((1 << 26) - 1, (1 << 26) + 2), good.size << 15
     for counts in (0, 1, *near):
         for step in (0, 1):

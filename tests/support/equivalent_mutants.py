@@ -18,6 +18,12 @@ class Equivalent(NamedTuple):
 
 EQUIVALENT = (
     Equivalent(
+        "audio",
+        "if model.size != (depth + 7) // 8:",
+        ("7 -> 6",),
+        "depths are multiples of 4",
+    ),
+    Equivalent(
         "container",
         "if not max(0, len(self.models) - MAX_LIVE_MODELS) <= number < len(self.models):",
         ("0 -> -1",),
@@ -34,6 +40,24 @@ EQUIVALENT = (
         "if at < end and at + size > begin:",
         ("at < end -> at <= end",),
         "of a row that begins at the end nothing is taken",
+    ),
+    Equivalent(
+        "derived",
+        "middle = (top + 1) // 2",
+        ("1 -> 2",),
+        "`top` is odd",
+    ),
+    Equivalent(
+        "derived",
+        "return inverse if np.isfinite(inverse) else f(0)",
+        ("0 -> 1", "0 -> -1"),
+        "what it multiplies is so small then that it is rounded to 0",
+    ),
+    Equivalent(
+        "derived",
+        "s, kept = c / b if b else f(0), q",
+        ("0 -> 1", "0 -> -1"),
+        "b is positive: the largest number is 1e-15 or more, and its code not 0",
     ),
     Equivalent(
         "derived",
