@@ -10,21 +10,21 @@ from densor.codec.audio.fitting_kernels import Work, fit_blocks
 from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.samples import Planes
 
-_BLOCKS = (9, 10, 11)  # logarithms of samples that share weights
+BLOCK = 11  # logarithm of samples that share weights; fewer or more take more bytes
 _TRIAL = 1 << 13  # samples of a channel, at least, from which is seen what suits all
-_ORDERS = 16  # weights of each sort, most often
-_FULL = 0.75  # of these in use, from which more are tried
-_MIN_GAIN = 0.985  # share of the bits that more of them must leave, for their time
+_FEW = 8  # weights of each sort that are tried first, then more, one by one
+_MORE = (16, MOST)
+_FULL = 0.6  # of these in use, from which more are tried
+_MIN_GAIN = 0.97  # share of the bits that more of them must leave; bits are thought too few
 
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
 
 class Shape(NamedTuple):
-    """How samples are predicted: the block's logarithm, weights of each sort, the first channel."""
+    """How samples are predicted: weights of each sort, and the channel that is coded first."""
 
-    block: int = _BLOCKS[-1]
-    orders: int = _ORDERS
+    orders: int = 16
     first: int = 0
 
 
@@ -32,7 +32,7 @@ class Fitter:
     """Finds weights for int32[channels, n] of `depth` bits. For one thread at a time."""
 
     def __init__(self, channels: int, depth: int) -> None:
-        longest = 2 << _BLOCKS[-1]  # the last block has up to twice as many samples
+        longest = 2 << BLOCK  # the last block has up to twice as many samples
         self._depth = depth
         self._unused = np.empty((1, channels, ROW), np.int32)
         self._work = Work(
@@ -51,21 +51,25 @@ class Fitter:
 
     def weights(self, planes: Planes, shape: Shape) -> I32:
         """The weights of all blocks: int32[blocks, channels, ROW]."""
-        rows = np.zeros((max(1, planes.shape[1] >> shape.block), len(planes), ROW), np.int32)
+        rows = np.zeros((max(1, planes.shape[1] >> BLOCK), len(planes), ROW), np.int32)
         self._fit(planes, shape, rows)
         return rows
 
     def shape(self, planes: Planes) -> Shape:
         """What suits some samples."""
-        found = {block: self._fit(planes, Shape(block)) for block in _BLOCKS}
-        block = min(found, key=lambda block: found[block][0])
-        bits, used = found[block]
-        shape = Shape(block)
-        if len(planes) == 2 and self.bits(planes, shape._replace(first=1)) < bits:
-            shape = shape._replace(first=1)
-        possible = _ORDERS * min(2, len(planes)) * len(planes) * max(1, planes.shape[1] >> block)
-        if used > _FULL * possible and self.bits(planes, Shape(block, MOST)) < _MIN_GAIN * bits:
-            return shape._replace(orders=MOST)
+        shape = Shape(_FEW)
+        bits, used = self._fit(planes, shape)
+        if len(planes) == 2 and self.bits(planes, Shape(_FEW, 1)) < bits:
+            shape = Shape(_FEW, 1)
+        sorts = min(2, len(planes)) * len(planes) * max(1, planes.shape[1] >> BLOCK)
+        for orders in _MORE:
+            if used <= _FULL * sorts * shape.orders:
+                break
+            more = shape._replace(orders=orders)
+            less, used = self._fit(planes, more)
+            if less >= _MIN_GAIN * bits:
+                break
+            shape, bits = more, less
         return shape
 
     def first(self, planes: Planes) -> int:
@@ -77,8 +81,8 @@ class Fitter:
     def _fit(self, planes: Planes, shape: Shape, rows: I32 | None = None) -> F64:
         """Bits, about, and the number of weights; these, where there are `rows` for them."""
         count = planes.shape[1]
-        size = 1 << shape.block
-        last = count - (max(1, count >> shape.block) - 1) * size
+        size = 1 << BLOCK
+        last = count - (max(1, count >> BLOCK) - 1) * size
         costs = np.zeros(2)
         keep = rows is not None
         rows = self._unused if rows is None else rows

@@ -4,7 +4,8 @@ A lane predicts its samples from those before by weights that the encoder has fo
 is left under a context of recent errors, all lanes on one rANS state each. See audio.md.
 
 Samples stand in rows of 16, uint32[channels * (LEAD + steps) * 16]; step t of lane l is the sample
-l * steps + t of its channel. Bounds are proven by `lanes.py`.
+l * steps + t of its channel. Where they and the weights have 16 bits, those that are known have the
+one before in their high half, so that two products take one instruction. Bounds are proven by `lanes.py`.
 """
 
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from numba import types
 from densor.entropy import vectors as v
 from densor.entropy.jit import I32, I64, R8, R32, W8, W32, inlined, kernel
 from densor.entropy.rans.kernels import put_lanes, refill, step
+from densor.entropy.word_pairs import multiply_pairs
 
 int64 = numba.int64
 
@@ -43,6 +45,7 @@ class Frame(NamedTuple):
     other: int  # and of its partner's
     block: int  # samples that share weights
     first: int  # the channel of a pair that is coded first
+    paired: int  # whether samples and weights have 16 bits at most
 
 
 class Lanes(NamedTuple):
@@ -83,8 +86,17 @@ def _load_weights(f, w, table, c, lane, block):
     """Sets the weights of a lane that comes to a block of its channel."""
     row = (block * f.channels + c) * (2 * LEAD + 1)
     w.shifts[c * LANES + lane] = np.uint32(table[row])
-    for i in range(2 * LEAD):
-        w.weights[(c * 2 * LEAD + i) * LANES + lane] = np.uint32(table[row + 1 + i])
+    for sort in range(2):
+        first, place = row + 1 + sort * LEAD, (2 * c + sort) * LEAD
+        used = f.own if sort == 0 else f.other
+        if f.paired:
+            for i in range((used + 1) >> 1):
+                low, high = table[first + 2 * i], table[first + 2 * i + 1]
+                both = np.uint32(low) & np.uint32(0xFFFF) | np.uint32(high) << np.uint32(16)
+                w.weights[(place + i) * LANES + lane] = both
+        else:
+            for i in range(used):
+                w.weights[(place + i) * LANES + lane] = np.uint32(table[first + i])
 
 
 @inlined
@@ -109,26 +121,28 @@ def _enter(f, w, table, t):
 
 
 @inlined
-def _narrow_sum(f, w, c, t):
+def _products(w, here, at, pairs):
+    """The sum of products of pairs of weights and samples, the newest of which may come late."""
+    total = v.splat(0)
+    for i in range(1, pairs):
+        weights = v.load_u32(w.weights, here + i * LANES)
+        samples = v.load_u32(w.samples, at - 2 * i * LANES)
+        total = v.add(total, multiply_pairs(weights, samples))
+    if pairs > 0:
+        newest = multiply_pairs(v.load_u32(w.weights, here), v.load_u32(w.samples, at))
+        total = v.add(total, newest)
+    return total
+
+
+@inlined
+def _paired_sum(f, w, c, t):
     """Weighted sums of samples of up to 16 bits: they fit 32 bits."""
     partner, behind = partner_of(f, c)
-    at = row_of(f, c, t - 1)
     here = c * 2 * LEAD * LANES
-    total = v.splat(0)
-    for i in range(f.own):
-        product = v.multiply(
-            v.load_u32(w.weights, here + i * LANES), v.load_u32(w.samples, at - i * LANES)
-        )
-        total = v.add(total, product)
-    at = row_of(f, partner, t - behind)
-    here += LEAD * LANES
-    more = v.splat(0)
-    for i in range(f.other):
-        product = v.multiply(
-            v.load_u32(w.weights, here + i * LANES), v.load_u32(w.samples, at - i * LANES)
-        )
-        more = v.add(more, product)
-    return v.shift_right_signed_by(v.add(total, more), v.load_u32(w.shifts, c * LANES))
+    there = row_of(f, partner, t - behind)
+    own = _products(w, here, row_of(f, c, t - 1), (f.own + 1) >> 1)
+    other = _products(w, here + LEAD * LANES, there, (f.other + 1) >> 1)
+    return v.shift_right_signed_by(v.add(own, other), v.load_u32(w.shifts, c * LANES))
 
 
 @inlined
@@ -156,9 +170,23 @@ def _wide_sum(f, w, c, t):
 
 @inlined
 def _predict(f, w, c, t):
-    if f.depth > 16:
-        return _wide_sum(f, w, c, t)
-    return _narrow_sum(f, w, c, t)
+    if f.paired:
+        return _paired_sum(f, w, c, t)
+    return _wide_sum(f, w, c, t)
+
+
+@inlined
+def _with_before(x, before):
+    """Samples with those before them in their high halves."""
+    return v.either(v.both(x, v.splat(0xFFFF)), v.shift_left(before, 16))
+
+
+@inlined
+def _store(f, w, at, x):
+    """Sets the row that begins at `at`, after the one before."""
+    if f.paired:
+        x = _with_before(x, v.load_u32(w.samples, at - LANES))
+    v.store_u32(w.samples, at, x)
 
 
 @inlined
@@ -205,10 +233,12 @@ def _learn(f, w, c, error):
 
 @inlined
 def _start(f, w):
-    """Sets the rows before the first one to the first samples."""
+    """Sets the rows before the first one to the first samples, and that one itself."""
     for c in range(f.channels):
         first = v.load_u32(w.samples, row_of(f, c, 0))
-        for t in range(LEAD):
+        if f.paired:
+            first = _with_before(first, first)
+        for t in range(LEAD + 1):
             v.store_u32(w.samples, row_of(f, c, t - LEAD), first)
 
 
@@ -235,7 +265,8 @@ def model_lanes(f, w, table, tokens, contexts, errors):
             error = _wrapped(f, v.subtract(x, p))
             if t >= edge:
                 error = _only_real(f, t, error)
-                v.store_u32(w.samples, at, _wrapped(f, v.add(p, error)))
+                x = _wrapped(f, v.add(p, error))
+            _store(f, w, at, x)
             context = _context(w, c)
             token, _, _ = _token_of(error, raw_bits_of(context, f.depth))
             v.store_u8(tokens, i, token)
@@ -385,7 +416,7 @@ def take_lanes(f, w, table, words, at, rows, slots):
             error = v.either(v.shift_left_by(error, k_bits), v.both(raw, _ones(k_bits)))
             error = _wrapped(f, v.choose(escaped, raw, error))
             p = _predict(f, w, c, t)
-            v.store_u32(w.samples, row_of(f, c, t), _wrapped(f, v.add(p, error)))
+            _store(f, w, row_of(f, c, t), _wrapped(f, v.add(p, error)))
             _learn(f, w, c, error)
     v.store_u32(w.states, 0, x)
     return at
@@ -405,9 +436,15 @@ def to_lanes(planes, f, samples):
 
 @kernel(types.void(R32, FRAME_TYPE, types.int32[:, ::1]))
 def from_lanes(samples, f, planes):
-    """The inverse of `to_lanes`."""
+    """The inverse of `to_lanes`, of samples that have been decoded."""
     for c in range(f.channels):
         for lane in range(LANES):
             begin = lane * f.steps
-            for t in range(min(f.steps, f.count - begin)):
-                planes[c, begin + t] = np.int32(samples[row_of(f, c, t) + lane])
+            row = planes[c, begin : max(begin, min(begin + f.steps, f.count))]
+            at = row_of(f, c, int64(0)) + lane
+            if f.paired:
+                for t in range(row.size):
+                    row[t] = np.int16(samples[at + t * LANES] & np.uint32(0xFFFF))
+            else:
+                for t in range(row.size):
+                    row[t] = np.int32(samples[at + t * LANES])
