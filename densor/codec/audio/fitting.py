@@ -10,20 +10,22 @@ from densor.codec.audio.fitting_kernels import Work, fit_blocks
 from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.samples import Planes
 
-BLOCK = 11  # logarithm of samples that share weights; fewer or more take more bytes
+_BLOCKS = (9, 10, 11)  # logarithms of samples that share weights
+_MIN_GAIN_OF_BLOCK = 0.98  # share of the bits that a shorter one must leave; its are too few
 _TRIAL = 1 << 13  # samples of a channel, at least, from which is seen what suits all
-_FEW = 8  # weights of each sort that are tried first, then more, one by one
-_MORE = (16, MOST)
+_FEW = 8  # weights of each sort by which blocks and the order of channels are tried
+_ORDERS = 12  # weights of each sort, most often
 _FULL = 0.6  # of these in use, from which more are tried
-_MIN_GAIN = 0.97  # share of the bits that more of them must leave; bits are thought too few
+_MIN_GAIN = 0.985  # share of the bits that more of them must leave, for their time
 
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
 
 class Shape(NamedTuple):
-    """How samples are predicted: weights of each sort, and the channel that is coded first."""
+    """How samples are predicted: the block's logarithm, weights of each sort, the first channel."""
 
+    block: int = _BLOCKS[-1]
     orders: int = 16
     first: int = 0
 
@@ -32,7 +34,7 @@ class Fitter:
     """Finds weights for int32[channels, n] of `depth` bits. For one thread at a time."""
 
     def __init__(self, channels: int, depth: int) -> None:
-        longest = 2 << BLOCK  # the last block has up to twice as many samples
+        longest = 2 << _BLOCKS[-1]  # the last block has up to twice as many samples
         self._depth = depth
         self._unused = np.empty((1, channels, ROW), np.int32)
         self._work = Work(
@@ -51,26 +53,25 @@ class Fitter:
 
     def weights(self, planes: Planes, shape: Shape) -> I32:
         """The weights of all blocks: int32[blocks, channels, ROW]."""
-        rows = np.zeros((max(1, planes.shape[1] >> BLOCK), len(planes), ROW), np.int32)
+        rows = np.zeros((max(1, planes.shape[1] >> shape.block), len(planes), ROW), np.int32)
         self._fit(planes, shape, rows)
         return rows
 
     def shape(self, planes: Planes) -> Shape:
         """What suits some samples."""
-        shape = Shape(_FEW)
+        costs = {block: self.bits(planes, Shape(block, _FEW)) for block in _BLOCKS}
+        block = _BLOCKS[-1]
+        shortest = min(costs, key=costs.__getitem__)
+        if costs[shortest] < _MIN_GAIN_OF_BLOCK * costs[block]:
+            block = shortest
+        two = len(planes) == 2
+        first = int(two and self.bits(planes, Shape(block, _FEW, 1)) < costs[block])
+        shape = Shape(block, _ORDERS, first)
         bits, used = self._fit(planes, shape)
-        if len(planes) == 2 and self.bits(planes, Shape(_FEW, 1)) < bits:
-            shape = Shape(_FEW, 1)
-        sorts = min(2, len(planes)) * len(planes) * max(1, planes.shape[1] >> BLOCK)
-        for orders in _MORE:
-            if used <= _FULL * sorts * shape.orders:
-                break
-            more = shape._replace(orders=orders)
-            less, used = self._fit(planes, more)
-            if less >= _MIN_GAIN * bits:
-                break
-            shape, bits = more, less
-        return shape
+        possible = _ORDERS * min(2, len(planes)) * len(planes) * max(1, planes.shape[1] >> block)
+        more = shape._replace(orders=MOST)
+        pays = used > _FULL * possible and self.bits(planes, more) < _MIN_GAIN * bits
+        return more if pays else shape
 
     def first(self, planes: Planes) -> int:
         """The channel of two that is to be coded first; 0 with one or more than two."""
@@ -81,8 +82,8 @@ class Fitter:
     def _fit(self, planes: Planes, shape: Shape, rows: I32 | None = None) -> F64:
         """Bits, about, and the number of weights; these, where there are `rows` for them."""
         count = planes.shape[1]
-        size = 1 << BLOCK
-        last = count - (max(1, count >> BLOCK) - 1) * size
+        size = 1 << shape.block
+        last = count - (max(1, count >> shape.block) - 1) * size
         costs = np.zeros(2)
         keep = rows is not None
         rows = self._unused if rows is None else rows

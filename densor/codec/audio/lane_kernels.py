@@ -5,7 +5,8 @@ is left under a context of recent errors, all lanes on one rANS state each. See 
 
 Samples stand in rows of 16, uint32[channels * (LEAD + steps) * 16]; step t of lane l is the sample
 l * steps + t of its channel. Where they and the weights have 16 bits, those that are known have the
-one before in their high half, so that two products take one instruction. Bounds are proven by `lanes.py`.
+one before in their high half, so that two products take one instruction. Bounds are proven by
+`lanes.py`.
 """
 
 from typing import NamedTuple
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from numba import types
 
 from densor.entropy import vectors as v
+from densor.entropy.float_vectors import transpose
 from densor.entropy.jit import I32, I64, R8, R32, W8, W32, inlined, kernel
 from densor.entropy.rans.kernels import put_lanes, refill, step
 from densor.entropy.word_pairs import multiply_pairs
@@ -422,29 +424,43 @@ def take_lanes(f, w, table, words, at, rows, slots):
     return at
 
 
-@kernel(types.void(types.int32[:, ::1], FRAME_TYPE, W32))
+@inlined
+def _whole_steps(f):
+    """Steps in sixteens that all lanes have."""
+    return max(int64(0), min(f.steps, f.count - (LANES - 1) * f.steps)) & -LANES
+
+
+@kernel(types.void(R32, FRAME_TYPE, W32))
 def to_lanes(planes, f, samples):
-    """Sets the rows of `Lanes` from int32[channels, count]; 0 beyond the end."""
+    """Sets the rows of `Lanes` from uint32[channels * count]; 0 beyond the end."""
+    whole = _whole_steps(f)
     for c in range(f.channels):
-        for t in range(f.steps):
+        begin = c * f.count
+        for t in range(0, whole, LANES):
+            transpose(planes, begin + t, f.steps, samples, row_of(f, c, t), int64(LANES))
+        for t in range(whole, f.steps):
             at = row_of(f, c, t)
             for lane in range(LANES):
                 place = lane * f.steps + t
-                value = planes[c, place] if place < f.count else np.int32(0)
-                samples[at + lane] = np.uint32(value)
+                samples[at + lane] = planes[begin + place] if place < f.count else np.uint32(0)
 
 
-@kernel(types.void(R32, FRAME_TYPE, types.int32[:, ::1]))
+@kernel(types.void(R32, FRAME_TYPE, W32))
 def from_lanes(samples, f, planes):
     """The inverse of `to_lanes`, of samples that have been decoded."""
+    whole = _whole_steps(f)
+    spare = int64(16 if f.paired else 0)
     for c in range(f.channels):
-        for lane in range(LANES):
-            begin = lane * f.steps
-            row = planes[c, begin : max(begin, min(begin + f.steps, f.count))]
-            at = row_of(f, c, int64(0)) + lane
-            if f.paired:
-                for t in range(row.size):
-                    row[t] = np.int16(samples[at + t * LANES] & np.uint32(0xFFFF))
-            else:
-                for t in range(row.size):
-                    row[t] = np.int32(samples[at + t * LANES])
+        begin = c * f.count
+        for t in range(0, whole, LANES):
+            transpose(samples, row_of(f, c, t), int64(LANES), planes, begin + t, f.steps)
+            for lane in range(LANES if f.paired else 0):
+                at = begin + lane * f.steps + t
+                x = v.shift_left(v.load_u32(planes, at), spare)
+                v.store_u32(planes, at, v.shift_right_signed(x, spare))
+        for t in range(whole, f.steps):
+            for lane in range(LANES):
+                place = lane * f.steps + t
+                if place < f.count:
+                    x = np.int32(samples[row_of(f, c, t) + lane] << np.uint32(spare))
+                    planes[begin + place] = np.uint32(x >> spare)

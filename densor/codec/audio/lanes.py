@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from densor.codec.audio import kernels, lane_kernels
 from densor.codec.audio.distributions import costs, frequencies
-from densor.codec.audio.fitting import BLOCK, Fitter, Shape, middle
+from densor.codec.audio.fitting import Fitter, Shape, middle
 from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.lane_kernels import CONTEXTS, LANES, LEAD, Frame, Lanes
 from densor.codec.audio.params import Model
@@ -124,9 +124,9 @@ def modelled(model: Model, planes: Planes) -> Modelled:
     begin, end = middle(planes.shape[1])
     shape = fitter.shape(np.ascontiguousarray(planes[:, begin:end]))
     rows = fitter.weights(planes, shape)
-    f = _with_weights(_frame(planes.shape, model, BLOCK, shape.first), rows)
+    f = _with_weights(_frame(planes.shape, model, shape.block, shape.first), rows)
     w = _lanes(f)
-    lane_kernels.to_lanes(planes, f, w.samples)
+    lane_kernels.to_lanes(planes.view(np.uint32).reshape(-1), f, w.samples)
     levels = _levels(planes, model.depth)
     _begin(f, w, levels)
     n = f.channels * (f.steps - 1) * LANES
@@ -230,7 +230,7 @@ def decode(model: Model, slots: Slots, payload: Bytes, out: Bytes) -> None:
     if lane_kernels.take_lanes(f, w, rows, words, 0, *slots) != end or (w.states != FIRST).any():
         raise FormatError("audio chunk does not end with its last sample")
     planes = np.empty((channels, count), np.int32)
-    lane_kernels.from_lanes(w.samples, f, planes)
+    lane_kernels.from_lanes(w.samples, f, planes.view(np.uint32).reshape(-1))
     restore(model, planes, out)
 
 
