@@ -12,7 +12,7 @@ from densor.codec.audio.samples import Planes
 
 _BLOCKS = (9, 10, 11)  # logarithms of samples that share weights
 _MIN_GAIN_OF_BLOCK = 0.98  # share of the bits that a shorter one must leave; its are too few
-_TRIAL = 1 << 13  # samples of a channel, at least, from which is seen what suits all
+TRIAL = 1 << 13  # samples of a channel, at least, from which is seen what suits all
 _FEW = 8  # weights of each sort by which blocks and the order of channels are tried
 _ORDERS = 12  # weights of each sort, most often
 _FULL = 0.6  # of these in use, from which more are tried
@@ -103,8 +103,8 @@ def _window(size: int) -> F64:
     return found
 
 
-def middle(count: int) -> tuple[int, int]:
-    """Instants from the middle of so many, at least a fixed number where there are: from, to."""
-    part = max(_TRIAL, count >> 5)
+def middle(count: int, least: int = TRIAL) -> tuple[int, int]:
+    """Instants from the middle of so many, at least `least` where there are: from, to."""
+    part = max(least, count >> 5)
     begin = max(0, count - part) // 2
     return begin, min(count, begin + part)

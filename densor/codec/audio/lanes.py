@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from densor.codec.audio import kernels, lane_kernels
 from densor.codec.audio.distributions import costs, frequencies
-from densor.codec.audio.fitting import Fitter, Shape, middle
+from densor.codec.audio.fitting import TRIAL, Fitter, Shape, middle
 from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.lane_kernels import CONTEXTS, LANES, LEAD, Frame, Lanes
 from densor.codec.audio.params import Model
@@ -121,7 +121,7 @@ def _levels(planes: Planes, depth: int) -> Bytes:
 def modelled(model: Model, planes: Planes) -> Modelled:
     """What the fast method codes of a frame; `planes`: its samples as they are coded."""
     fitter = Fitter(len(planes), model.depth)
-    begin, end = middle(planes.shape[1])
+    begin, end = middle(planes.shape[1], TRIAL >> 1)
     shape = fitter.shape(np.ascontiguousarray(planes[:, begin:end]))
     rows = fitter.weights(planes, shape)
     f = _with_weights(_frame(planes.shape, model, shape.block, shape.first), rows)
