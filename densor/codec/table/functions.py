@@ -27,6 +27,7 @@ _TOPS = 5  # of which pairs are looked at
 _EXCEPTION = 12  # bits of one besides its symbol
 _GOOD = 0.02  # share of exceptions with which nothing else is looked for
 _MAX_SHARE = 0.8  # of the cost of symbols alone
+_READ_SHARE = 0.15  # of the bits of columns that a function needs, which it must save
 
 
 class Functions:
@@ -52,6 +53,7 @@ class Functions:
         coded = [i for i, c in enumerate(self._columns) if c is not None and counts[i] > 1]
         self.order = sorted(coded, key=lambda i: (-self._bits[i], i))
         self.found: dict[int, Context] = {}
+        self._read: dict[int, dict[int, float]] = {}  # bits of a column and all that it depends on
         for place, column in enumerate(self.order):
             context = self._best(column, self.order[max(0, place - _MOST_COLUMNS) : place])
             if context is not None:
@@ -79,15 +81,33 @@ class Functions:
         return found
 
     def _best(self, column: int, before: Sequence[int]) -> Context | None:
-        limit = _MAX_SHARE * self._bits[column] * self._rows / (self._bits[column] + _EXCEPTION)
+        """The function that costs least, a share of what is read for it among that."""
+        alone, each = self._bits[column] * self._rows, self._bits[column] + _EXCEPTION
         singles = [(self._exceptions(column, context), context)
                    for context in (Context((), PREVIOUS), *_of(before))]  # fmt: skip
         singles.sort()
-        found = singles
-        if found[0][0] > _GOOD * self._rows:
-            found = found + self._more(column, before, [context for _, context in singles])
-            found.sort()
-        return found[0][1] if found[0][0] < limit else None
+        ways = list(singles)
+        if singles[0][0] > _GOOD * self._rows:
+            ways += self._more(column, before, [context for _, context in singles])
+        read = {context: self._columns_read(context) for _, context in ways}
+
+        def price(way: tuple[int, Context]) -> float:
+            return way[0] * each + _READ_SHARE * sum(read[way[1]].values())
+
+        best = min(ways, key=lambda way: (price(way), way))
+        if price(best) >= _MAX_SHARE * alone:
+            self._read[column] = {column: alone}
+            return None
+        self._read[column] = {column: best[0] * each} | read[best[1]]
+        return best[1]
+
+    def _columns_read(self, context: Context) -> dict[int, float]:
+        """The columns that must be decoded for a context, and the bits of each."""
+        found: dict[int, float] = {}
+        for parent in context.parents:
+            for column in parent.columns:
+                found |= self._read.get(column, {})
+        return found
 
     def _more(
         self, column: int, before: Sequence[int], singles: Sequence[Context]
