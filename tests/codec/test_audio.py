@@ -14,6 +14,8 @@ from reference.reading import Refused
 import densor
 from densor.codec.audio import cascade, decoder, distributions, lanes, samples
 from densor.codec.audio.encoder import LaneCoder, cascade_model
+from densor.codec.audio.fitting import Fitter, Shape
+from densor.codec.audio.kernels import ROW
 from densor.codec.audio.layout import Layout
 from densor.codec.audio.params import FULL, LIGHT, pack_model
 from densor.codec.registry import CODEC_AUDIO
@@ -337,3 +339,32 @@ def test_samples_at_hand_are_coded_as_bytes_are() -> None:
         coder.decide([coder.count(data)])
     assert coders[0].model() == coders[1].model()
     assert coders[0].encode(data, 0).tobytes() == coders[1].encode(data, 0).tobytes()
+
+
+@pytest.mark.parametrize("weight", [32767, 32768, -32769, 65535])
+def test_weights_beyond_words(weight: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the format has, although no encoder here chooses them."""
+    layout = Layout(2, 2)
+    data = bytes_of(layout, tune(1500, 2))
+
+    def weights(fitter: Fitter, planes: samples.Planes, shape: Shape) -> npt.NDArray[np.int32]:
+        rows = np.zeros((1, 2, ROW), np.int32)
+        rows[:, :, 0], rows[:, :, 2] = 15, weight
+        return rows
+
+    monkeypatch.setattr(Fitter, "weights", weights)
+    model, payload = coded(layout, data)
+    assert decoded(model, payload, data.size) == data.tobytes()
+    assert reference_audio.parse_model(model).decode(payload, data.size) == data.tobytes()
+
+
+def test_more_weights_are_taken_where_they_pay() -> None:
+    rng = random_state("weights")
+    noise = rng.standard_normal(40000)
+    t = np.arange(40000)
+    tones = sum(np.sin(t * (0.2 + 0.23 * k)) * 2000 for k in range(12)) + 20 * noise
+    found = []
+    for sound in (np.cumsum(300 * noise), tones):
+        planes = np.ascontiguousarray(np.clip(sound, -32768, 32767).astype(np.int32)[None])
+        found.append(lanes.modelled(samples.Model(Layout(1, 2), 16), planes).frame.own)
+    assert found[0] <= 12 and found[1] > 24

@@ -11,9 +11,11 @@ from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.samples import Planes
 
 _BLOCKS = (9, 10, 11)  # logarithms of samples that share weights
-_TRIAL = 1 << 13  # samples of a channel, at least, from which is seen what suits all
-_ORDERS = 16  # weights of each sort, most often
-_FULL = 0.75  # of these in use, from which more are tried
+_MIN_GAIN_OF_BLOCK = 0.98  # share of the bits that a shorter one must leave; its are too few
+TRIAL = 1 << 13  # samples of a channel, at least, from which is seen what suits all
+_FEW = 8  # weights of each sort by which blocks and the order of channels are tried
+_ORDERS = 12  # weights of each sort, most often
+_FULL = 0.6  # of these in use, from which more are tried
 _MIN_GAIN = 0.985  # share of the bits that more of them must leave, for their time
 
 F64 = npt.NDArray[np.float64]
@@ -24,7 +26,7 @@ class Shape(NamedTuple):
     """How samples are predicted: the block's logarithm, weights of each sort, the first channel."""
 
     block: int = _BLOCKS[-1]
-    orders: int = _ORDERS
+    orders: int = 16
     first: int = 0
 
 
@@ -57,16 +59,19 @@ class Fitter:
 
     def shape(self, planes: Planes) -> Shape:
         """What suits some samples."""
-        found = {block: self._fit(planes, Shape(block)) for block in _BLOCKS}
-        block = min(found, key=lambda block: found[block][0])
-        bits, used = found[block]
-        shape = Shape(block)
-        if len(planes) == 2 and self.bits(planes, shape._replace(first=1)) < bits:
-            shape = shape._replace(first=1)
+        costs = {block: self.bits(planes, Shape(block, _FEW)) for block in _BLOCKS}
+        block = _BLOCKS[-1]
+        shortest = min(costs, key=costs.__getitem__)
+        if costs[shortest] < _MIN_GAIN_OF_BLOCK * costs[block]:
+            block = shortest
+        two = len(planes) == 2
+        first = int(two and self.bits(planes, Shape(block, _FEW, 1)) < costs[block])
+        shape = Shape(block, _ORDERS, first)
+        bits, used = self._fit(planes, shape)
         possible = _ORDERS * min(2, len(planes)) * len(planes) * max(1, planes.shape[1] >> block)
-        if used > _FULL * possible and self.bits(planes, Shape(block, MOST)) < _MIN_GAIN * bits:
-            return shape._replace(orders=MOST)
-        return shape
+        more = shape._replace(orders=MOST)
+        pays = used > _FULL * possible and self.bits(planes, more) < _MIN_GAIN * bits
+        return more if pays else shape
 
     def first(self, planes: Planes) -> int:
         """The channel of two that is to be coded first; 0 with one or more than two."""
@@ -98,8 +103,8 @@ def _window(size: int) -> F64:
     return found
 
 
-def middle(count: int) -> tuple[int, int]:
-    """Instants from the middle of so many, at least a fixed number where there are: from, to."""
-    part = max(_TRIAL, count >> 5)
+def middle(count: int, least: int = TRIAL) -> tuple[int, int]:
+    """Instants from the middle of so many, at least `least` where there are: from, to."""
+    part = max(least, count >> 5)
     begin = max(0, count - part) // 2
     return begin, min(count, begin + part)

@@ -55,10 +55,11 @@ def survey(planes, found):
     """Sets the least and the greatest of all samples, and the bits that any has set."""
     least, most, bits = planes[0, 0], planes[0, 0], np.int32(0)
     for c in range(planes.shape[0]):
-        for sample in planes[c]:
-            least = min(least, sample)
-            most = max(most, sample)
-            bits |= sample
+        row = planes[c]
+        for i in range(row.size):
+            least = np.int32(min(least, row[i]))
+            most = np.int32(max(most, row[i]))
+            bits = np.int32(bits | row[i])
     found[0], found[1], found[2] = least, most, bits
 
 

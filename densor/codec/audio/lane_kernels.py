@@ -4,7 +4,9 @@ A lane predicts its samples from those before by weights that the encoder has fo
 is left under a context of recent errors, all lanes on one rANS state each. See audio.md.
 
 Samples stand in rows of 16, uint32[channels * (LEAD + steps) * 16]; step t of lane l is the sample
-l * steps + t of its channel. Bounds are proven by `lanes.py`.
+l * steps + t of its channel. Where they and the weights have 16 bits, those that are known have the
+one before in their high half, so that two products take one instruction. Bounds are proven by
+`lanes.py`.
 """
 
 from typing import NamedTuple
@@ -15,8 +17,10 @@ import numpy.typing as npt
 from numba import types
 
 from densor.entropy import vectors as v
+from densor.entropy.float_vectors import transpose
 from densor.entropy.jit import I32, I64, R8, R32, W8, W32, inlined, kernel
 from densor.entropy.rans.kernels import put_lanes, refill, step
+from densor.entropy.word_pairs import multiply_pairs
 
 int64 = numba.int64
 
@@ -43,6 +47,7 @@ class Frame(NamedTuple):
     other: int  # and of its partner's
     block: int  # samples that share weights
     first: int  # the channel of a pair that is coded first
+    paired: int  # whether samples and weights have 16 bits at most
 
 
 class Lanes(NamedTuple):
@@ -83,8 +88,17 @@ def _load_weights(f, w, table, c, lane, block):
     """Sets the weights of a lane that comes to a block of its channel."""
     row = (block * f.channels + c) * (2 * LEAD + 1)
     w.shifts[c * LANES + lane] = np.uint32(table[row])
-    for i in range(2 * LEAD):
-        w.weights[(c * 2 * LEAD + i) * LANES + lane] = np.uint32(table[row + 1 + i])
+    for sort in range(2):
+        first, place = row + 1 + sort * LEAD, (2 * c + sort) * LEAD
+        used = f.own if sort == 0 else f.other
+        if f.paired:
+            for i in range((used + 1) >> 1):
+                low, high = table[first + 2 * i], table[first + 2 * i + 1]
+                both = np.uint32(low) & np.uint32(0xFFFF) | np.uint32(high) << np.uint32(16)
+                w.weights[(place + i) * LANES + lane] = both
+        else:
+            for i in range(used):
+                w.weights[(place + i) * LANES + lane] = np.uint32(table[first + i])
 
 
 @inlined
@@ -109,26 +123,28 @@ def _enter(f, w, table, t):
 
 
 @inlined
-def _narrow_sum(f, w, c, t):
+def _products(w, here, at, pairs):
+    """The sum of products of pairs of weights and samples, the newest of which may come late."""
+    total = v.splat(0)
+    for i in range(1, pairs):
+        weights = v.load_u32(w.weights, here + i * LANES)
+        samples = v.load_u32(w.samples, at - 2 * i * LANES)
+        total = v.add(total, multiply_pairs(weights, samples))
+    if pairs > 0:
+        newest = multiply_pairs(v.load_u32(w.weights, here), v.load_u32(w.samples, at))
+        total = v.add(total, newest)
+    return total
+
+
+@inlined
+def _paired_sum(f, w, c, t):
     """Weighted sums of samples of up to 16 bits: they fit 32 bits."""
     partner, behind = partner_of(f, c)
-    at = row_of(f, c, t - 1)
     here = c * 2 * LEAD * LANES
-    total = v.splat(0)
-    for i in range(f.own):
-        product = v.multiply(
-            v.load_u32(w.weights, here + i * LANES), v.load_u32(w.samples, at - i * LANES)
-        )
-        total = v.add(total, product)
-    at = row_of(f, partner, t - behind)
-    here += LEAD * LANES
-    more = v.splat(0)
-    for i in range(f.other):
-        product = v.multiply(
-            v.load_u32(w.weights, here + i * LANES), v.load_u32(w.samples, at - i * LANES)
-        )
-        more = v.add(more, product)
-    return v.shift_right_signed_by(v.add(total, more), v.load_u32(w.shifts, c * LANES))
+    there = row_of(f, partner, t - behind)
+    own = _products(w, here, row_of(f, c, t - 1), (f.own + 1) >> 1)
+    other = _products(w, here + LEAD * LANES, there, (f.other + 1) >> 1)
+    return v.shift_right_signed_by(v.add(own, other), v.load_u32(w.shifts, c * LANES))
 
 
 @inlined
@@ -156,9 +172,23 @@ def _wide_sum(f, w, c, t):
 
 @inlined
 def _predict(f, w, c, t):
-    if f.depth > 16:
-        return _wide_sum(f, w, c, t)
-    return _narrow_sum(f, w, c, t)
+    if f.paired:
+        return _paired_sum(f, w, c, t)
+    return _wide_sum(f, w, c, t)
+
+
+@inlined
+def _with_before(x, before):
+    """Samples with those before them in their high halves."""
+    return v.either(v.both(x, v.splat(0xFFFF)), v.shift_left(before, 16))
+
+
+@inlined
+def _store(f, w, at, x):
+    """Sets the row that begins at `at`, after the one before."""
+    if f.paired:
+        x = _with_before(x, v.load_u32(w.samples, at - LANES))
+    v.store_u32(w.samples, at, x)
 
 
 @inlined
@@ -205,10 +235,12 @@ def _learn(f, w, c, error):
 
 @inlined
 def _start(f, w):
-    """Sets the rows before the first one to the first samples."""
+    """Sets the rows before the first one to the first samples, and that one itself."""
     for c in range(f.channels):
         first = v.load_u32(w.samples, row_of(f, c, 0))
-        for t in range(LEAD):
+        if f.paired:
+            first = _with_before(first, first)
+        for t in range(LEAD + 1):
             v.store_u32(w.samples, row_of(f, c, t - LEAD), first)
 
 
@@ -235,7 +267,8 @@ def model_lanes(f, w, table, tokens, contexts, errors):
             error = _wrapped(f, v.subtract(x, p))
             if t >= edge:
                 error = _only_real(f, t, error)
-                v.store_u32(w.samples, at, _wrapped(f, v.add(p, error)))
+                x = _wrapped(f, v.add(p, error))
+            _store(f, w, at, x)
             context = _context(w, c)
             token, _, _ = _token_of(error, raw_bits_of(context, f.depth))
             v.store_u8(tokens, i, token)
@@ -385,29 +418,49 @@ def take_lanes(f, w, table, words, at, rows, slots):
             error = v.either(v.shift_left_by(error, k_bits), v.both(raw, _ones(k_bits)))
             error = _wrapped(f, v.choose(escaped, raw, error))
             p = _predict(f, w, c, t)
-            v.store_u32(w.samples, row_of(f, c, t), _wrapped(f, v.add(p, error)))
+            _store(f, w, row_of(f, c, t), _wrapped(f, v.add(p, error)))
             _learn(f, w, c, error)
     v.store_u32(w.states, 0, x)
     return at
 
 
-@kernel(types.void(types.int32[:, ::1], FRAME_TYPE, W32))
+@inlined
+def _whole_steps(f):
+    """Steps in sixteens that all lanes have."""
+    return max(int64(0), min(f.steps, f.count - (LANES - 1) * f.steps)) & -LANES
+
+
+@kernel(types.void(R32, FRAME_TYPE, W32))
 def to_lanes(planes, f, samples):
-    """Sets the rows of `Lanes` from int32[channels, count]; 0 beyond the end."""
+    """Sets the rows of `Lanes` from uint32[channels * count]; 0 beyond the end."""
+    whole = _whole_steps(f)
     for c in range(f.channels):
-        for t in range(f.steps):
+        begin = c * f.count
+        for t in range(0, whole, LANES):
+            transpose(planes, begin + t, f.steps, samples, row_of(f, c, t), int64(LANES))
+        for t in range(whole, f.steps):
             at = row_of(f, c, t)
             for lane in range(LANES):
                 place = lane * f.steps + t
-                value = planes[c, place] if place < f.count else np.int32(0)
-                samples[at + lane] = np.uint32(value)
+                samples[at + lane] = planes[begin + place] if place < f.count else np.uint32(0)
 
 
-@kernel(types.void(R32, FRAME_TYPE, types.int32[:, ::1]))
+@kernel(types.void(R32, FRAME_TYPE, W32))
 def from_lanes(samples, f, planes):
-    """The inverse of `to_lanes`."""
+    """The inverse of `to_lanes`, of samples that have been decoded."""
+    whole = _whole_steps(f)
+    spare = int64(16 if f.paired else 0)
     for c in range(f.channels):
-        for lane in range(LANES):
-            begin = lane * f.steps
-            for t in range(min(f.steps, f.count - begin)):
-                planes[c, begin + t] = np.int32(samples[row_of(f, c, t) + lane])
+        begin = c * f.count
+        for t in range(0, whole, LANES):
+            transpose(samples, row_of(f, c, t), int64(LANES), planes, begin + t, f.steps)
+            for lane in range(LANES if f.paired else 0):
+                at = begin + lane * f.steps + t
+                x = v.shift_left(v.load_u32(planes, at), spare)
+                v.store_u32(planes, at, v.shift_right_signed(x, spare))
+        for t in range(whole, f.steps):
+            for lane in range(LANES):
+                place = lane * f.steps + t
+                if place < f.count:
+                    x = np.int32(samples[row_of(f, c, t) + lane] << np.uint32(spare))
+                    planes[begin + place] = np.uint32(x >> spare)

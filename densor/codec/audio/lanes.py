@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from densor.codec.audio import kernels, lane_kernels
 from densor.codec.audio.distributions import costs, frequencies
-from densor.codec.audio.fitting import Fitter, Shape, middle
+from densor.codec.audio.fitting import TRIAL, Fitter, Shape, middle
 from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.lane_kernels import CONTEXTS, LANES, LEAD, Frame, Lanes
 from densor.codec.audio.params import Model
@@ -68,7 +68,18 @@ def _middle_of(model: Model, data: Bytes) -> Planes:
 
 def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) -> Frame:
     channels, count = planes_shape
-    return Frame(channels, count, -(-count // LANES), model.depth, 0, 0, 1 << block, first)
+    return Frame(channels, count, -(-count // LANES), model.depth, 0, 0, 1 << block, first, 0)
+
+
+def _with_weights(f: Frame, rows: I32) -> Frame:
+    """The frame of some weights, which are as many as are used."""
+    own, other = _used(rows)
+    return f._replace(own=own, other=other, paired=_are_pairs(f, rows))
+
+
+def _are_pairs(f: Frame, rows: I32) -> int:
+    """Whether samples and weights are words of 16 bits."""
+    return int(f.depth <= 16 and not (rows != rows.astype(np.int16)).any())
 
 
 def _used(rows: I32) -> tuple[int, int]:
@@ -110,13 +121,12 @@ def _levels(planes: Planes, depth: int) -> Bytes:
 def modelled(model: Model, planes: Planes) -> Modelled:
     """What the fast method codes of a frame; `planes`: its samples as they are coded."""
     fitter = Fitter(len(planes), model.depth)
-    begin, end = middle(planes.shape[1])
+    begin, end = middle(planes.shape[1], TRIAL >> 1)
     shape = fitter.shape(np.ascontiguousarray(planes[:, begin:end]))
     rows = fitter.weights(planes, shape)
-    own, other = _used(rows)
-    f = _frame(planes.shape, model, shape.block, shape.first)._replace(own=own, other=other)
+    f = _with_weights(_frame(planes.shape, model, shape.block, shape.first), rows)
     w = _lanes(f)
-    lane_kernels.to_lanes(planes, f, w.samples)
+    lane_kernels.to_lanes(planes.view(np.uint32).reshape(-1), f, w.samples)
     levels = _levels(planes, model.depth)
     _begin(f, w, levels)
     n = f.channels * (f.steps - 1) * LANES
@@ -206,6 +216,7 @@ def decode(model: Model, slots: Slots, payload: Bytes, out: Bytes) -> None:
     firsts = payload[_HEAD.size + channels : at].reshape(-1, width)
     _starts(f, w)[:] = _signed(firsts, model.depth).reshape(channels, LANES)
     rows = _weights(f, payload[at : at + size], size)
+    f = f._replace(paired=_are_pairs(f, rows))
     at += size
     states = payload[at : at + 4 * LANES]
     if states.size < 4 * LANES:
@@ -219,7 +230,7 @@ def decode(model: Model, slots: Slots, payload: Bytes, out: Bytes) -> None:
     if lane_kernels.take_lanes(f, w, rows, words, 0, *slots) != end or (w.states != FIRST).any():
         raise FormatError("audio chunk does not end with its last sample")
     planes = np.empty((channels, count), np.int32)
-    lane_kernels.from_lanes(w.samples, f, planes)
+    lane_kernels.from_lanes(w.samples, f, planes.view(np.uint32).reshape(-1))
     restore(model, planes, out)
 
 

@@ -30,7 +30,7 @@ from densor.codec.table.contexts import (
 )
 from densor.codec.table.dictionary import NUMBERS
 from densor.codec.table.fitting import Plan, Sample
-from densor.codec.table.functions import Functions
+from densor.codec.table.functions import MOST_ROWS, Functions
 from densor.codec.table.items import INTEGERS
 from densor.codec.table.latent_encoder import MOST_DIFFERENT, Under, under_latents
 from densor.codec.table.layout import I32, I64, Layout
@@ -63,7 +63,7 @@ count_symbols, find_exceptions, put_codes = deferred(
 
 MAX_DIFFERENT = 0.35  # share of cells that differ, beyond which they are a text
 _MIN_DIFFERENT = 300
-_SAMPLE_BYTES = 1 << 18
+_SAMPLE_BYTES = 1 << 20
 _MAX_STEPS = 0.6  # different steps from row to row, as a share of different cells
 MAX_KNOWN = 48  # columns under latent classes that others may depend on
 _MAX_SHARE_OF_WRONG = 0.3  # of guesses, which make coding faster where they are right
@@ -174,7 +174,7 @@ class TableCoder:
         packer = Packer(1)
         columns = [column_of(dictionary, packer) for dictionary in self._dictionaries(rows)]
         if not self._contexts:
-            self._functions = _functions_of(columns)
+            self._functions = _functions_of(columns, MOST_ROWS)
         elif any(column.count > 1 for column in columns):
             self._planned = self._plan(columns, ())
 
@@ -357,9 +357,9 @@ def _dictionary(rows: Rows, column: int) -> Dictionary:
     return dictionary_of(rows.cells(column), layout.quote, layout.width(column))
 
 
-def _functions_of(columns: Sequence[Column]) -> Functions:
+def _functions_of(columns: Sequence[Column], most: int | None = None) -> Functions:
     values = [c.values if c.count > 1 else None for c in columns]
-    return Functions(values, [c.count for c in columns])
+    return Functions(values, [c.count for c in columns], most)
 
 
 def _values(columns: Sequence[Column], number: int) -> Values:

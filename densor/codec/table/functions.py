@@ -19,30 +19,41 @@ from densor.entropy.deferred import deferred
 
 find_exceptions = deferred("densor.codec.table.symbol_kernels", "find_exceptions")
 
-_ROWS, _PLACES = 1 << 11, 1 << 14
+_LEAST_ROWS, MOST_ROWS = 1 << 11, 1 << 13  # by too few, keys of many cells are all exceptions
+_SHARE_OF_ROWS = 3  # binary: an eighth of a table is looked at, for the time
+_PLACES = 8  # for each row
 _MOST_COLUMNS = 24  # before a column that are looked at
 _TOPS = 5  # of which pairs are looked at
 _EXCEPTION = 12  # bits of one besides its symbol
 _GOOD = 0.02  # share of exceptions with which nothing else is looked for
 _MAX_SHARE = 0.8  # of the cost of symbols alone
+_READ_SHARE = 0.15  # of the bits of columns that a function needs, which it must save
 
 
 class Functions:
     """The contexts under which columns are likely to be functions.
 
-    `columns`: of some rows, None for texts; `counts` of different cells.
+    `columns`: of some rows, None for texts; `counts` of different cells. `most`: rows that are
+    looked at; None for some that suit the columns, which are whole.
     """
 
-    def __init__(self, columns: Sequence[Values | None], counts: Sequence[int]) -> None:
-        self._columns = [None if c is None else _begin(c) for c in columns]
+    def __init__(
+        self, columns: Sequence[Values | None], counts: Sequence[int], most: int | None = None
+    ) -> None:
+        rows = max((c.symbols.size for c in columns if c is not None), default=0)
+        if most is None:
+            most = min(MOST_ROWS, max(_LEAST_ROWS, rows >> _SHARE_OF_ROWS))
+        self._rows = min(rows, most)
+        self._columns = [None if c is None else _begin(c, self._rows) for c in columns]
         self._counts = counts
-        self._rows = max((c.symbols.size for c in self._columns if c is not None), default=0)
         self._parents: dict[Parent, I64] = {}
-        self._places, self._found = np.empty(_PLACES, np.int32), np.empty(self._rows, np.int64)
+        places = _PLACES << max(0, self._rows - 1).bit_length()
+        self._places, self._found = np.empty(places, np.int32), np.empty(self._rows, np.int64)
         self._bits = [0.0 if c is None else _entropy(c) for c in self._columns]
         coded = [i for i, c in enumerate(self._columns) if c is not None and counts[i] > 1]
         self.order = sorted(coded, key=lambda i: (-self._bits[i], i))
         self.found: dict[int, Context] = {}
+        self._read: dict[int, dict[int, float]] = {}  # bits of a column and all that it depends on
         for place, column in enumerate(self.order):
             context = self._best(column, self.order[max(0, place - _MOST_COLUMNS) : place])
             if context is not None:
@@ -70,15 +81,33 @@ class Functions:
         return found
 
     def _best(self, column: int, before: Sequence[int]) -> Context | None:
-        limit = _MAX_SHARE * self._bits[column] * self._rows / (self._bits[column] + _EXCEPTION)
+        """The function that costs least, a share of what is read for it among that."""
+        alone, each = self._bits[column] * self._rows, self._bits[column] + _EXCEPTION
         singles = [(self._exceptions(column, context), context)
                    for context in (Context((), PREVIOUS), *_of(before))]  # fmt: skip
         singles.sort()
-        found = singles
-        if found[0][0] > _GOOD * self._rows:
-            found = found + self._more(column, before, [context for _, context in singles])
-            found.sort()
-        return found[0][1] if found[0][0] < limit else None
+        ways = list(singles)
+        if singles[0][0] > _GOOD * self._rows:
+            ways += self._more(column, before, [context for _, context in singles])
+        read = {context: self._columns_read(context) for _, context in ways}
+
+        def price(way: tuple[int, Context]) -> float:
+            return way[0] * each + _READ_SHARE * sum(read[way[1]].values())
+
+        best = min(ways, key=lambda way: (price(way), way))
+        if price(best) >= _MAX_SHARE * alone:
+            self._read[column] = {column: alone}
+            return None
+        self._read[column] = {column: best[0] * each} | read[best[1]]
+        return best[1]
+
+    def _columns_read(self, context: Context) -> dict[int, float]:
+        """The columns that must be decoded for a context, and the bits of each."""
+        found: dict[int, float] = {}
+        for parent in context.parents:
+            for column in parent.columns:
+                found |= self._read.get(column, {})
+        return found
 
     def _more(
         self, column: int, before: Sequence[int], singles: Sequence[Context]
@@ -103,10 +132,10 @@ def _of(columns: Sequence[int]) -> list[Context]:
     return [Context((Parent(SYMBOL, column),)) for column in columns]
 
 
-def _begin(column: Values) -> Values:
+def _begin(column: Values, rows: int) -> Values:
     numbers = column.numbers
-    part: I64 | None = None if numbers is None else numbers[:_ROWS]
-    return Values(np.ascontiguousarray(column.symbols[:_ROWS]), part)
+    part: I64 | None = None if numbers is None else numbers[:rows]
+    return Values(np.ascontiguousarray(column.symbols[:rows]), part)
 
 
 def _entropy(column: Values) -> float:
