@@ -24,6 +24,7 @@ from densor.codec.tokens.params import (
     Mixed,
     Parameters,
     Ranked,
+    RankedMore,
     pack,
     parse,
 )
@@ -61,28 +62,50 @@ def test_lengths(count: int) -> None:
         payload_of(parameters, np.zeros(count, np.uint32))
         payload_of(parameters, np.arange(count, dtype=np.uint32) * 113 % (1 << 20))
         payload_of(Ranked(2, 4, 9, 9, streams), text(count))
+        payload_of(RankedMore(2, 4, 9, 9, streams), text(count))
 
 
+METHODS = pytest.mark.parametrize("method", [Ranked, RankedMore])
+
+
+@METHODS
 @pytest.mark.parametrize("digits", [1, 2, 3, 4, 5])
-def test_as_the_reference_has_it(digits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_as_the_reference_has_it(
+    digits: int, method: type[Ranked], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In blocks, segments and tables so small that all of these end, and contexts meet."""
     for module in (ranking, token_ranks):
         monkeypatch.setattr(module, "BLOCK" if module is ranking else "_BLOCK", 16)
         monkeypatch.setattr(module, "SEGMENT" if module is ranking else "_SEGMENT", 256)
     tokens = text(700, min(16**digits, 900), digits)
     for streams in (1, 3, 16):
-        parameters = Ranked(4, digits, 8, 8, streams)
+        parameters = method(4, digits, 8, 8, streams)
         payload = payload_of(parameters, tokens)
         model = token_ranks.parse_model(pack(parameters))
         assert model.decode(payload, 4 * tokens.size) == tokens.astype("<u4").tobytes()
 
 
-def test_the_largest_tables_as_the_reference_has_them() -> None:
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        Ranked(2, 4, MAX_RANKED_BITS, MAX_RANKED_NODE_BITS, 3),
+        RankedMore(2, 4, MAX_RANKED_BITS, MAX_RANKED_NODE_BITS, 1),
+    ],
+)
+def test_the_largest_tables_as_the_reference_has_them(parameters: Ranked) -> None:
     tokens = text(400)
-    parameters = Ranked(2, 4, MAX_RANKED_BITS, MAX_RANKED_NODE_BITS, 3)
     payload = payload_of(parameters, tokens)
     model = token_ranks.parse_model(pack(parameters))
     assert model.decode(payload, 2 * tokens.size) == tokens.astype("<u2").tobytes()
+
+
+def test_more_contexts_are_taken_where_they_make_a_sample_smaller() -> None:
+    tokens = text(30_000)
+    proposed = propose(batch_of(tokens.astype(np.uint16)), level_settings(9))
+    assert proposed is not None
+    found = parse(proposed.coder.model())
+    assert isinstance(found, RankedMore)
+    assert len(payload_of(found, tokens)) < len(payload_of(Ranked(*found), tokens))
 
 
 def test_repetitions_take_next_to_nothing() -> None:
@@ -162,7 +185,7 @@ def test_parameters_that_cannot_be(changes: dict[str, int]) -> None:
 def test_models_of_another_length() -> None:
     model = pack(Ranked(2, 4, 10, 10, 2))
     assert model[0] == registry.CODEC_TOKEN_RANKS
-    for payload in (model[:1], model[:-1], model + b"\0"):
+    for payload in (model[:1], model[:-1], model + b"\0", model + b"\2", model + b"\1\1"):
         with pytest.raises(FormatError):
             decoder_for(payload)
 
@@ -218,11 +241,12 @@ def test_a_rank_of_no_candidate_is_refused() -> None:
         assert model.run(False, np.zeros(1, np.uint32), range(1), coder, words) == result
 
 
-def test_any_payload_ends_in_an_error_or_tokens() -> None:
+@METHODS
+def test_any_payload_ends_in_an_error_or_tokens(method: type[Ranked]) -> None:
     """Noise and damage, as the reference has it."""
     rng = random_state("rank damage")
     tokens = text(400, 300)
-    parameters = Ranked(2, 3, 8, 8, 2)
+    parameters = method(2, 3, 8, 8, 2)
     payload = payload_of(parameters, tokens)
     model = token_ranks.parse_model(pack(parameters))
     for _ in range(40):
@@ -240,12 +264,13 @@ def test_any_payload_ends_in_an_error_or_tokens() -> None:
             assert restored == found.astype("<u2").tobytes()
 
 
-def test_distributions_stay_in_order() -> None:
+@METHODS
+def test_distributions_stay_in_order(method: type[Ranked]) -> None:
     """Each of 16 symbols keeps a share, whatever nodes learn and however they are mixed."""
     for period in (1, 2, 16):
         tokens = np.arange(40_000, dtype=np.uint32) // 300 % period
         tokens[::777] = np.arange(tokens[::777].size) % 16
-        payload_of(Ranked(2, 1, 8, 8, 1), tokens)
+        payload_of(method(2, 1, 8, 8, 1), tokens)
 
 
 @pytest.mark.parametrize("kind", [Mixed, Parameters])

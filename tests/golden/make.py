@@ -74,7 +74,7 @@ from densor.codec.kind import BYTES, kind_of, kind_of_table  # noqa: E402
 from densor.codec.levels import Level, level_settings  # noqa: E402
 from densor.codec.planes import analyse  # noqa: E402
 from densor.codec.tokens.encoder import TokensEncoder  # noqa: E402
-from densor.codec.tokens.params import Mixed, Ranked  # noqa: E402
+from densor.codec.tokens.params import Mixed, Ranked, RankedMore  # noqa: E402
 from densor.files import steps as step_search  # noqa: E402
 from densor.formats.container import writer  # noqa: E402
 from densor.formats.parsers import parquet  # noqa: E402
@@ -608,15 +608,26 @@ def mixed_tokens() -> Iterator[tuple[str, bytes]]:
 
 
 def ranked_tokens() -> Iterator[tuple[str, bytes]]:
+    return _by_ranks(
+        ("one", "<u2", TokensEncoder(Ranked(2, 4, 10, 11, 1))),
+        ("three", "<u2", TokensEncoder(Ranked(2, 4, 8, 8, 3))),
+        ("wide", "<u4", TokensEncoder(Ranked(4, 5, 9, 9, 4))),
+    )
+
+
+def tokens_of_more_contexts() -> Iterator[tuple[str, bytes]]:
+    return _by_ranks(
+        ("more", "<u2", TokensEncoder(RankedMore(2, 4, 10, 11, 1))),
+        ("more-wide", "<u4", TokensEncoder(RankedMore(4, 5, 8, 8, 3))),
+    )
+
+
+def _by_ranks(*cases: tuple[str, str, TokensEncoder]) -> Iterator[tuple[str, bytes]]:
     rng = random_state("golden ranks of tokens")
     phrases = [rng.integers(0, 9000, length) for length in rng.integers(1, 9, 90)]
     chosen = (rng.zipf(1.3, 900) % 90).tolist()
     words = np.concatenate([phrases[i] for i in chosen])
-    for name, dtype, coder in (
-        ("one", "<u2", TokensEncoder(Ranked(2, 4, 10, 11, 1))),
-        ("three", "<u2", TokensEncoder(Ranked(2, 4, 8, 8, 3))),
-        ("wide", "<u4", TokensEncoder(Ranked(4, 5, 9, 9, 4))),
-    ):
+    for name, dtype, coder in cases:
         data = (words * (1 if dtype == "<u2" else 113)).astype(dtype).view(np.uint8)
         chunk = Frame(CHUNK, bytes(coder.encode(data, 0)), data.size, 16)
         frames = [Frame(MODEL, coder.model()), chunk]
@@ -747,6 +758,7 @@ GROUPS = (
     Group("0.12, split pages", (split_pages,)),
     Group("0.12, images with windows", (windows,)),
     Group("0.13, pages of differences", (newest_pages,)),
+    Group("0.16, ranks of tokens under more contexts", (tokens_of_more_contexts,)),
 )
 
 

@@ -2,6 +2,7 @@
 
 import struct
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from reference.reading import Cursor, fail
@@ -25,6 +26,40 @@ _THIRD = (
     (38, 31, 19, 15, 8, 7, 6, 0),
     (14,) * 8,
     (21,) * 8,
+)
+
+
+_MASSES = (
+    (
+        (0, 24, 31, 38, 60, 87, 110, 126),
+        (0, 40, 62, 50, 72, 77, 73, 61),
+        (0, 45, 51, 55, 73, 81, 100, 130),
+        (0, 18, 32, 53, 93, 142, 191, 262),
+    ),
+    (
+        (0, 18, 20, 28, 47, 70, 85, 214),
+        (0, 7, 8, 8, 13, 18, 28, 43),
+        (0, 6, 7, 8, 9, 15, 24, 35),
+        (10, 10, 10, 10, 10, 10, 10, 10),
+    ),
+    (
+        (0, 27, 33, 49, 69, 107, 150, 620),
+        (0, 10, 13, 17, 25, 37, 52, 64),
+        (0, 10, 11, 14, 20, 26, 43, 63),
+        (10, 10, 10, 10, 10, 10, 10, 10),
+    ),
+    (
+        (0, 132, 154, 197, 252, 333, 362, 788),
+        (0, 33, 34, 36, 54, 68, 96, 173),
+        (0, 21, 21, 25, 33, 48, 68, 133),
+        (86, 86, 86, 86, 86, 86, 86, 86),
+    ),
+    (
+        (0, 337, 437, 531, 775, 1126, 1495, 2593),
+        (0, 59, 59, 77, 103, 161, 243, 532),
+        (0, 37, 37, 46, 65, 97, 147, 413),
+        (96, 96, 96, 96, 96, 96, 96, 96),
+    ),
 )
 
 
@@ -60,6 +95,19 @@ class _Coder:
 
 def _part(d: int, w: int) -> int:
     return (d * w + 2**14) >> 15
+
+
+def _share(borders: list[int], y: int) -> int:
+    return (borders[y + 1] if y < 15 else 2**15) - borders[y]
+
+
+def _without(borders: list[int], none: Collection[int]) -> list[int]:
+    """Where parts begin without those of some symbols."""
+    if not none:
+        return borders
+    shares = [0 if k in none else _share(borders, k) for k in range(16)]
+    factor = 2**31 // sum(shares)
+    return [min((sum(shares[:k]) * factor) >> 16, 2**15 - 1) for k in range(16)]
 
 
 @dataclass
@@ -146,6 +194,7 @@ class _Chunk:
         self.matches: dict[int, tuple[int, tuple[int, int], int]] = {}
         self.direct: _Table = defaultdict(lambda: _Node(255))
         self.fast: _Table = defaultdict(lambda: _Node(3))
+        self.masses = [[[m << 18 for m in row] for row in kind] for kind in _MASSES]
         self.nodes: defaultdict[int, _Node] = defaultdict(lambda: _Node(60))
 
     def turn(self, coder: _Coder) -> None:
@@ -189,7 +238,11 @@ class _Chunk:
         first = self.direct[n, v, stream.history, (f > 0) + (f > 1) + (f > 3)]
         own = 512 * (stream.candidates[0] if f else 0) + v
         beside = 4 * stream.before(1) + min(n, 2)
-        r = self._symbol(coder, _RANK, first, ((own, 7), (beside, 8)))
+        keys = (own, 7), (beside, 8)
+        if self.model.more:
+            r = self._mixed(coder, _RANK, first, (*keys, *self._further(stream, n, v)))
+        else:
+            r = self._symbol(coder, _RANK, first, keys)
         if r > f:
             fail("a CHUNK with a rank of no candidate")
         outcome = 3 if r == 0 else (r > 1) + (r > 3)
@@ -198,9 +251,27 @@ class _Chunk:
             stream.token = stream.candidates[r - 1]
         return r > 0
 
+    def _further(self, stream: _Stream, n: int, v: int) -> tuple[tuple[int, int], ...]:
+        """The further nodes of a rank."""
+        f = len(stream.candidates)
+        first, second = (*stream.candidates, 0, 0)[:2]
+        s3, s2 = 0, 0
+        if f > 1:
+            keyed = zip(self.slots[:2], stream.keys, strict=False)
+            s3, s2 = (slots[at].state(mark, second) for slots, (at, mark) in keyed)
+        said = 256 * (272 * n + v) + 16 * s3 + s2
+        return (2**20 * first + second, 9), (4 * said + (f > 0) + (f > 1) + (f > 3), 10)
+
     def _digit(self, stream: _Stream, coder: _Coder, j: int) -> int:
         g, first = stream.token, self.direct[j, stream.token]
         own = 2**20 * stream.before(1) + g, j
+        if self.model.more:
+            under = 2**20 * stream.before(2) + g, j + (5 if j < 2 else 9)
+            third = 2**44 + 2**20 * stream.before(3) + g, j
+            last = j == self.model.digits - 1
+            none = {c % 16 for c in stream.candidates if last and c >> 4 == g}
+            keys = own, under, third
+            return self._mixed(coder, _DIGITS[j], first, keys, self.fast[j, g], none)
         if j < 2:
             beside = 2**20 * stream.before(2) + g, 5 + j
             return self._symbol(coder, _DIGITS[j], first, (own, beside))
@@ -234,6 +305,51 @@ class _Chunk:
         for node in found:
             node.learn(y)
         for place, node in zip(places, found[1:], strict=False):
+            self.nodes[place] = node
+        return y
+
+    def _mixed(
+        self,
+        coder: _Coder,
+        kind: int,
+        first: _Node,
+        keys: tuple[tuple[int, int], ...],
+        fast: _Node | None = None,
+        none: Collection[int] = (),
+    ) -> int:
+        """A symbol under more contexts."""
+        found, places, of_nodes = [], [], []
+        borders, total = first.borders, 2**24
+        for row, (x, t) in enumerate(keys if fast is None else (*keys, (0, 0))):
+            if row < len(keys):
+                hashed = (16 * x + t + 1) * _MIX * _ODD % _WORD
+                place, check = hashed >> (64 - self.model.node_bits), hashed >> 8 & 0x3FF | 1
+                node = self.nodes[place]
+                known = node.check == check
+                u, own = (node.u, node.borders) if known else (0, borders)
+                node = _Node(60, check, u, list(own))
+                places.append(place)
+            else:
+                assert fast is not None
+                node = fast
+            column = 7 - next(i for i, u in enumerate(_COUNTS) if node.u >= u)
+            mass = self.masses[kind][row][column]
+            total += mass
+            pairs = zip(borders, node.borders, strict=True)
+            borders = [a + _part(b - a, 2**15 * mass // total) for a, b in pairs]
+            found.append(node)
+            of_nodes.append((row, column))
+        y = coder.symbol(_without(borders, none))
+        coded = _share(borders, y)
+        for node, (row, column) in zip(found, of_nodes, strict=True):
+            mass = self.masses[kind][row][column]
+            if mass:
+                part = (mass * (_share(node.borders, y) - coded) * 2**16) // (total * coded)
+                mass = max(2**17, min(mass + ((mass * part) >> 24), 2**31))
+                self.masses[kind][row][column] = mass
+        for node in (first, *found):
+            node.learn(y)
+        for place, node in zip(places, found, strict=False):
             self.nodes[place] = node
         return y
 
@@ -272,6 +388,7 @@ class Model:
     bits: int
     node_bits: int
     streams: int
+    more: bool = False
 
     def decode(self, payload: bytes, original: int, base: bytes | None = None) -> bytes:
         """Segments -> tokens."""
@@ -304,9 +421,12 @@ def parse_model(payload: bytes) -> Model:
     cursor = Cursor(payload)
     cursor.take(1)
     size, digits, bits, node_bits, streams = (cursor.u8() for _ in range(5))
+    more = len(payload) == 7
+    if more and cursor.u8() != 1:
+        fail("contexts of a model of tokens")
     cursor.finish()
     if size not in (2, 4) or not 1 <= digits <= min(5, 2 * size) or not 8 <= bits <= 22:
         fail("bytes, digits or bits of a model of tokens")
     if not 8 <= node_bits <= 23 or not 1 <= streams <= 16:
         fail("bits of nodes or streams of a model of tokens")
-    return Model(size, digits, bits, node_bits, streams)
+    return Model(size, digits, bits, node_bits, streams, more)

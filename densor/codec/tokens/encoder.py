@@ -17,6 +17,7 @@ from densor.codec.tokens.params import (
     Mixed,
     Parameters,
     Ranked,
+    RankedMore,
     pack,
 )
 from densor.codec.tokens.payload import coded
@@ -166,8 +167,16 @@ def propose(batch: Batch, level: Level) -> ChunkEncoder | None:
         return _encoder(batch, level, best, chunk // (kind.unit * best.item) * best.item)
     count = min(batch.data.size, CHUNK) // kind.unit
     if isinstance(best, Ranked):
+        more = level.bytes == "full" and _more_contexts(tokens, digits, kind)
         best = _sequence(kind.unit, digits, count, _most_bits(level), _streams(level, count))
+        best = RankedMore(*best) if more else best
     return _encoder(batch, level, best, CHUNK // kind.unit)
+
+
+def _more_contexts(tokens: Tokens, digits: int, kind: Kind) -> bool:
+    """Whether a sample gets smaller by more contexts, which take longer."""
+    few = _sequence(kind.unit, digits, tokens.size, MAX_BITS, 1)
+    return _coded_size(RankedMore(*few), tokens, kind) < _coded_size(few, tokens, kind)
 
 
 def _most_bits(level: Level) -> int:

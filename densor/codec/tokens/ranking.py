@@ -20,6 +20,7 @@ from densor.codec.tokens.params import (
     SEGMENT,
     TOTAL,
     Ranked,
+    RankedMore,
 )
 from densor.codec.tokens.state import Tokens
 from densor.entropy.deferred import deferred
@@ -51,6 +52,41 @@ _BESIDE = (
     (0, 6, 7, 8, 15, 19, 31, 38),
     (14,) * 8,
     (21,) * 8,
+)
+
+
+# Masses under more contexts at first, beside 64 of the first node: of four further nodes each.
+_MASSES = (
+    (
+        (0, 24, 31, 38, 60, 87, 110, 126),
+        (0, 40, 62, 50, 72, 77, 73, 61),
+        (0, 45, 51, 55, 73, 81, 100, 130),
+        (0, 18, 32, 53, 93, 142, 191, 262),
+    ),
+    (
+        (0, 18, 20, 28, 47, 70, 85, 214),
+        (0, 7, 8, 8, 13, 18, 28, 43),
+        (0, 6, 7, 8, 9, 15, 24, 35),
+        (10, 10, 10, 10, 10, 10, 10, 10),
+    ),
+    (
+        (0, 27, 33, 49, 69, 107, 150, 620),
+        (0, 10, 13, 17, 25, 37, 52, 64),
+        (0, 10, 11, 14, 20, 26, 43, 63),
+        (10, 10, 10, 10, 10, 10, 10, 10),
+    ),
+    (
+        (0, 132, 154, 197, 252, 333, 362, 788),
+        (0, 33, 34, 36, 54, 68, 96, 173),
+        (0, 21, 21, 25, 33, 48, 68, 133),
+        (86, 86, 86, 86, 86, 86, 86, 86),
+    ),
+    (
+        (0, 337, 437, 531, 775, 1126, 1495, 2593),
+        (0, 59, 59, 77, 103, 161, 243, 532),
+        (0, 37, 37, 46, 65, 97, 147, 413),
+        (96, 96, 96, 96, 96, 96, 96, 96),
+    ),
 )
 
 
@@ -102,6 +138,7 @@ class _Model:
             _nodes(NEAR * SAID * 16 * 4),
             np.zeros(_NODE << p.node_bits, np.uint16),
             edges,
+            np.ravel(_MASSES).astype(np.int64) << 18,
             np.zeros(16 * p.streams, np.uint32),
             np.zeros(p.streams, np.int64),
         )
@@ -112,8 +149,10 @@ class _Model:
 
     def run(self, encoding: bool, dealt: Tokens, turns: range, coder: Coders, words: Words) -> int:
         """Codes some turns of a chunk; what `code_ranks` returns."""
-        of_streams = dealt, turns.start, turns.stop, self.parameters.digits, self.states
-        done = code_ranks(encoding, *of_streams, coder, words, *self.tables, *_constants())
+        p = self.parameters
+        of_streams = dealt, turns.start, turns.stop, p.digits, self.states
+        more = isinstance(p, RankedMore)
+        done = code_ranks(encoding, more, *of_streams, coder, words, *self.tables, *_constants())
         return int(done)
 
 

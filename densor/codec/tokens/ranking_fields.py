@@ -7,4 +7,5 @@ SLOT3, CHECK3, SLOT2, CHECK2, SLOT1, CHECK1, MATCH, MATCH_CHECK = 7, 8, 9, 10, 1
 COMMON, OWN, OWN_CHECK, BESIDE, BESIDE_CHECK = 15, 16, 17, 18, 19  # nodes of the next symbol
 LEFT = 20  # places of the slots that have candidates
 TOKEN, SO_FAR = 21, 22  # the token; its digits that are known
-FIELDS = 24
+THIRD, THIRD_CHECK, FOURTH, FOURTH_CHECK = 23, 24, 25, 26  # further nodes of the next symbol
+FIELDS = 32

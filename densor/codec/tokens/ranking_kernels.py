@@ -50,6 +50,10 @@ _SEEN, _SEEN_PLAIN, _SEEN_FAST = 60, 255, 3  # what nodes count to
 _FULL = 0xFFF  # all places of three slots
 _NO_LANE = 1 << 15
 _RANK, _BESIDE_RANK, _BESIDE = 7, 8, 5  # kinds of nodes, beside digits of their own
+_SECOND_RANK, _SAID_RANK, _LATE_BESIDE = 9, 10, 9  # those of more contexts; of digits from 2 on
+_BEFORE = 1 << 44  # added to what stands for the token before the last two
+_PLAIN_MASS, _MIN_MASS, _MAX_MASS = 1 << 24, 1 << 17, 1 << 31  # of the first node, and of others
+_MASS_RATE = 24  # shift of what they learn, which is in units of 2^-16
 
 
 # Nodes
@@ -100,6 +104,35 @@ def _weights(weights, kind, seen1, seen2):
     row = kind * 8 + int64(weights[index(seen1)])
     both = row * 8 + int64(weights[index(seen2)])
     return int64(weights[index(64 + row)]), int64(weights[index(64 + 64 + both)])
+
+
+@inlined
+def _mass(weights, row, seen):
+    """Where the mass of a node of a row is, by what it has counted."""
+    return 8 * row + int64(weights[index(seen)])
+
+
+@inlined
+def _weighed(vector, total, other, mass):
+    """The sum of some nodes with one more, whose mass is given; and of their masses."""
+    total += mass
+    return _towards(vector, other, (mass << 15) // total), total
+
+
+@inlined
+def _share(nodes, at, symbol):
+    """A node's probability of a symbol."""
+    begin = int64(nodes[index(at + symbol)]) if symbol else int64(0)
+    return (int64(nodes[index(at + symbol + 1)]) if symbol < NODE - 1 else int64(TOTAL)) - begin
+
+
+@inlined
+def _learn_mass(masses, at, share, coded, total):
+    """Moves a mass up the gradient of what the symbol's probability `coded` has of it."""
+    mass = masses[index(at)]
+    part = ((mass * (share - coded)) << 16) // (total * coded)
+    moved = mass + ((mass * part) >> _MASS_RATE)
+    masses[index(at)] = max(min(moved, int64(_MAX_MASS)), int64(_MIN_MASS)) if mass else mass
 
 
 # The coder
@@ -180,7 +213,7 @@ def _expect(state, tokens, matches):
 
 
 @inlined
-def _gather(state, at, seen, tokens, slots, matches, nodes, bits, levels):
+def _gather(state, at, seen, tokens, slots, matches, nodes, bits, levels, more):
     """Finds the candidates, and settles which nodes say what rank the token has."""
     near = _expect(state, tokens, matches)
     expected = state[of.EXPECTED]
@@ -210,6 +243,16 @@ def _gather(state, at, seen, tokens, slots, matches, nodes, bits, levels):
     state[of.COMMON] = (((near * SAID + said) * 16 + state[of.HISTORY]) * 4 + several) * NODE
     _ask(state, of.OWN, 512 * first + said, _RANK, bits, nodes)
     _ask(state, of.BESIDE, 4 * state[of.A] + min(near, 2), _BESIDE_RANK, bits, nodes)
+    if more:
+        others = left if expected >= 0 else left & (left - 1)
+        second = int64(seen[index(at + first_of(others | _NO_LANE))]) & _TOKEN
+        same = wide.bits_of(wide.equal(candidates, wide.splat(second))) & full
+        same = same if others else int64(0)
+        s3 = _said(same & 15, seen, at, levels)
+        s2 = _said((same >> 4) & 15, seen, at + PLACES, levels)
+        _ask(state, of.THIRD, (first << 20) + second, _SECOND_RANK, bits, nodes)
+        known = ((near * SAID + said) * 16 + s3) * 16 + s2
+        _ask(state, of.FOURTH, 4 * known + several, _SAID_RANK, bits, nodes)
 
 
 @inlined
@@ -266,22 +309,49 @@ def _learn_slots(state, slots, token):
 
 
 @inlined
-def _code_rank(encoding, token, state, at, seen, model, tables, coder, words, number, read):
+def _code_rank(
+    encoding, token, state, at, seen, model, tables, coder, words, number, read, more
+):  # fmt: skip
     """Codes the rank; returns it, the token if it has one, whether it is faulty, and words read."""
-    _, _, ranks, nodes, edges = model
+    _, _, ranks, nodes, edges, masses = model
     targets, rates, weights, _, nth = tables
     rank = _rank_of(state, at, seen, token) if encoding else int64(0)
     common, own, beside = state[of.COMMON], state[of.OWN], state[of.BESIDE]
     v0, n0 = _direct(ranks, common)
     v1, n1 = _found(nodes, own, state[of.OWN_CHECK], v0)
-    v2, n2 = _found(nodes, beside, state[of.BESIDE_CHECK], v0)
-    w1, w2 = _weights(weights, 0, n1, n2)
-    vector = _towards(_towards(v0, v1, w1), v2, w2)
+    third, fourth = state[of.THIRD], state[of.FOURTH]
+    v2, n2, v3, n3, v4, n4 = v0, int64(0), v0, int64(0), v0, int64(0)
+    m1 = m2 = m3 = m4 = total = coded = int64(0)
+    if more:
+        m1 = _mass(weights, 0, n1)
+        vector, total = _weighed(v0, int64(_PLAIN_MASS), v1, masses[index(m1)])
+        v2, n2 = _found(nodes, beside, state[of.BESIDE_CHECK], vector)
+        m2 = _mass(weights, 1, n2)
+        vector, total = _weighed(vector, total, v2, masses[index(m2)])
+        v3, n3 = _found(nodes, third, state[of.THIRD_CHECK], vector)
+        m3 = _mass(weights, 2, n3)
+        vector, total = _weighed(vector, total, v3, masses[index(m3)])
+        v4, n4 = _found(nodes, fourth, state[of.FOURTH_CHECK], vector)
+        m4 = _mass(weights, 3, n4)
+        vector, total = _weighed(vector, total, v4, masses[index(m4)])
+    else:
+        v2, n2 = _found(nodes, beside, state[of.BESIDE_CHECK], v0)
+        w1, w2 = _weights(weights, 0, n1, n2)
+        vector = _towards(_towards(v0, v1, w1), v2, w2)
     rank, read = _code(encoding, rank, vector, edges, coder, words, number, read)
+    if more:
+        coded = int64(edges[index(rank + 1)]) - int64(edges[index(rank)])
+        _learn_mass(masses, m1, _share(nodes, own, rank), coded, total)
+        _learn_mass(masses, m2, _share(nodes, beside, rank), coded, total)
+        _learn_mass(masses, m3, _share(nodes, third, rank), coded, total)
+        _learn_mass(masses, m4, _share(nodes, fourth, rank), coded, total)
     target = short.load(targets, rank * NODE)
     _learn(ranks, common, int64(0), v0, n0, _SEEN_PLAIN, target, rates)
     _learn(nodes, own, state[of.OWN_CHECK], v1, n1, _SEEN, target, rates)
     _learn(nodes, beside, state[of.BESIDE_CHECK], v2, n2, _SEEN, target, rates)
+    if more:
+        _learn(nodes, third, state[of.THIRD_CHECK], v3, n3, _SEEN, target, rates)
+        _learn(nodes, fourth, state[of.FOURTH_CHECK], v4, n4, _SEEN, target, rates)
     faulty = False
     if not encoding:
         token, known = _ranked(state, at, seen, rank, nth)
@@ -294,7 +364,7 @@ def _code_rank(encoding, token, state, at, seen, model, tables, coder, words, nu
 @inlined
 def _code_digit(encoding, digits, j, base, state, model, tables, coder, words, number, read):
     """Codes a digit of a token that no candidate was; returns how many words were read."""
-    _, plain, _, nodes, edges = model
+    _, plain, _, nodes, edges, _ = model
     targets, rates, weights = tables[:3]
     so_far = state[of.SO_FAR]
     at, own, beside = (base + so_far) * NODE, state[of.OWN], state[of.BESIDE]
@@ -323,12 +393,86 @@ def _code_digit(encoding, digits, j, base, state, model, tables, coder, words, n
 
 
 @inlined
-def _ask_for_digit(state, j, bits, nodes):
+def _without_candidates(vector, edges, state, at, seen):
+    """The distribution of the last digit, but for those that would make a candidate."""
+    so_far, expected = state[of.SO_FAR], state[of.EXPECTED]
+    candidates = wide.both(wide.load_u32(seen, at), wide.splat(_TOKEN))
+    alike = wide.equal(wide.shift_right(candidates, 4), wide.splat(so_far))
+    left = wide.bits_of(alike) & state[of.LEFT]
+    none = int64(1) << (expected & 15) if expected >> 4 == so_far else int64(0)
+    while left:
+        none |= int64(1) << (int64(seen[index(at + first_of(left))]) & 15)
+        left &= left - 1
+    if none == 0:
+        return vector
+    short.store(edges, 0, vector)
+    kept, begin = int64(0), int64(0)
+    for k in range(NODE):
+        end = int64(edges[index(k + 1)])
+        edges[index(k)] = kept
+        kept += (end - begin) & -(~(none >> k) & 1)
+        begin = end
+    factor = (int64(TOTAL) << 16) // kept
+    for k in range(NODE):
+        edges[index(k)] = min((int64(edges[index(k)]) * factor) >> 16, int64(TOTAL - 1))
+    return short.load(edges, 0)
+
+
+@inlined
+def _code_late(
+    encoding, digits, j, base, state, at, seen, model, tables, coder, words, number, read
+):  # fmt: skip
+    """As `_code_digit`, by more contexts."""
+    _, plain, _, nodes, edges, masses = model
+    targets, rates, weights = tables[:3]
+    so_far, row = state[of.SO_FAR], 4 * (min(j, 3) + 1)
+    common = (base + so_far) * NODE
+    fast = plain.size // 2 + common
+    own, beside, third = state[of.OWN], state[of.BESIDE], state[of.THIRD]
+    v0, n0 = _direct(plain, common)
+    v1, n1 = _found(nodes, own, state[of.OWN_CHECK], v0)
+    m1 = _mass(weights, row, n1)
+    vector, total = _weighed(v0, int64(_PLAIN_MASS), v1, masses[index(m1)])
+    v2, n2 = _found(nodes, beside, state[of.BESIDE_CHECK], vector)
+    m2 = _mass(weights, row + 1, n2)
+    vector, total = _weighed(vector, total, v2, masses[index(m2)])
+    v3, n3 = _found(nodes, third, state[of.THIRD_CHECK], vector)
+    m3 = _mass(weights, row + 2, n3)
+    vector, total = _weighed(vector, total, v3, masses[index(m3)])
+    v4, n4 = _direct(plain, fast)
+    m4 = _mass(weights, row + 3, n4)
+    vector, total = _weighed(vector, total, v4, masses[index(m4)])
+    mixed = vector
+    if j == digits - 1:
+        vector = _without_candidates(vector, edges, state, at, seen)
+    digit = (state[of.TOKEN] >> (4 * (digits - 1 - j))) & 15
+    digit, read = _code(encoding, digit, vector, edges, coder, words, number, read)
+    short.store(edges, 0, mixed)
+    coded = int64(edges[index(digit + 1)]) - int64(edges[index(digit)])
+    _learn_mass(masses, m1, _share(nodes, own, digit), coded, total)
+    _learn_mass(masses, m2, _share(nodes, beside, digit), coded, total)
+    _learn_mass(masses, m3, _share(nodes, third, digit), coded, total)
+    _learn_mass(masses, m4, _share(plain, fast, digit), coded, total)
+    target = short.load(targets, digit * NODE)
+    _learn(plain, common, int64(0), v0, n0, _SEEN_PLAIN, target, rates)
+    _learn(nodes, own, state[of.OWN_CHECK], v1, n1, _SEEN, target, rates)
+    _learn(nodes, beside, state[of.BESIDE_CHECK], v2, n2, _SEEN, target, rates)
+    _learn(nodes, third, state[of.THIRD_CHECK], v3, n3, _SEEN, target, rates)
+    _learn(plain, fast, int64(0), v4, n4, _SEEN_FAST, target, rates)
+    state[of.SO_FAR] = 16 * so_far + digit
+    return read
+
+
+@inlined
+def _ask_for_digit(state, j, bits, nodes, more):
     """Settles which nodes say what digit `j` is."""
     so_far = state[of.SO_FAR]
     _ask(state, of.OWN, (state[of.A] << 20) + so_far, j, bits, nodes)
-    if j < 2:
-        _ask(state, of.BESIDE, (state[of.B] << 20) + so_far, _BESIDE + j, bits, nodes)
+    if j < 2 or more:
+        kind = j + (_BESIDE if j < 2 else _LATE_BESIDE)
+        _ask(state, of.BESIDE, (state[of.B] << 20) + so_far, kind, bits, nodes)
+    if more:
+        _ask(state, of.THIRD, _BEFORE + (state[of.C] << 20) + so_far, j, bits, nodes)
 
 
 @inlined
@@ -363,17 +507,19 @@ def _learn_token(state, place, bits, slots, matches):
 
 
 _SIGNATURE = types.int64(
-    types.boolean, W32, types.int64, types.int64, types.int64, I64, W64, W32, W32, W64, W16, W16,
-    W16, W16, W32, I64, W16, I64, W16, R8, R8,
+    types.boolean, types.boolean, W32, types.int64, types.int64, types.int64, I64, W64, W32, W32,
+    W64, W16, W16, W16, W16, I64, W32, I64, W16, I64, W16, R8, R8,
 )  # fmt: skip
 
 
 @kernel(_SIGNATURE)
 def code_ranks(
-    encoding, tokens, begin, end, digits, states, coder, words, slots, matches, plain, ranks, nodes,
-    edges, seen, missed, targets, rates, weights, levels, nth,
+    encoding, more, tokens, begin, end, digits, states, coder, words, slots, matches, plain, ranks,
+    nodes, edges, masses, seen, missed, targets, rates, weights, levels, nth,
 ):  # fmt: skip
     """Codes turns `begin` to `end`, whose tokens are below 16^`digits`, or fills these.
+
+    `more`: whether by more contexts.
 
     Encoding: notes symbols in `words`, and returns how many. Decoding: reads `words`, of which the
     last one stands for all that are missing, by the states of `coder`; returns how many it read, or
@@ -385,19 +531,30 @@ def code_ranks(
     node_bits = doublings(nodes.size, NODE)
     streams = states.size // of.FIELDS
     turns = tokens.size // streams
-    model = (slots, plain, ranks, nodes, edges)
+    model = (slots, plain, ranks, nodes, edges, masses)
     tables = (targets, rates, weights, levels, nth)
     number, read, faulty = int64(0), int64(0), False
     for turn in range(begin, end):
         for s in range(streams):
             state = states[s * of.FIELDS : (s + 1) * of.FIELDS]
-            _gather(state, 16 * s, seen, tokens, slots, matches, nodes, node_bits, levels)
+            _gather(state, 16 * s, seen, tokens, slots, matches, nodes, node_bits, levels, more)
         misses = int64(0)
         for s in range(streams):
             state = states[s * of.FIELDS : (s + 1) * of.FIELDS]
             token = int64(tokens[index(s * turns + turn)])
             rank, token, wrong, read = _code_rank(
-                encoding, token, state, 16 * s, seen, model, tables, coder, words, number, read
+                encoding,
+                token,
+                state,
+                16 * s,
+                seen,
+                model,
+                tables,
+                coder,
+                words,
+                number,
+                read,
+                more,
             )
             number += 1
             faulty |= wrong
@@ -405,18 +562,24 @@ def code_ranks(
             missed[index(misses)] = s
             if rank == 0:
                 misses += 1
-                _ask_for_digit(state, int64(0), node_bits, nodes)
+                _ask_for_digit(state, int64(0), node_bits, nodes, more)
         base = int64(0)
         for j in range(digits):
             for i in range(misses):
                 s = missed[index(i)]
                 state = states[s * of.FIELDS : (s + 1) * of.FIELDS]
-                read = _code_digit(
-                    encoding, digits, j, base, state, model, tables, coder, words, number, read
-                )
+                if more:
+                    read = _code_late(
+                        encoding, digits, j, base, state, 16 * s, seen, model, tables, coder, words,
+                        number, read,
+                    )  # fmt: skip
+                else:
+                    read = _code_digit(
+                        encoding, digits, j, base, state, model, tables, coder, words, number, read
+                    )
                 number += 1
                 if j + 1 < digits:
-                    _ask_for_digit(state, j + 1, node_bits, nodes)
+                    _ask_for_digit(state, j + 1, node_bits, nodes, more)
                 else:
                     state[of.TOKEN] = state[of.SO_FAR]
             base = 16 * base + 1
