@@ -64,14 +64,15 @@ class Functions:
         assert found is not None
         return found
 
-    def _exceptions(self, column: int, context: Context) -> int:
+    def _exceptions(self, column: int, context: Context, most: int | None = None) -> int:
+        """How many there are, if not more than `most`; otherwise more than that."""
         numbers = np.full(FIELDS, -1, np.int64)
         numbers[: len(context.parents)] = range(len(context.parents))
         numbers[PARENTS] = context.flags
         parents = [self._values(parent) for parent in context.parents]
         flat = np.concatenate(parents) if parents else np.zeros(1, np.int64)
         self._places[:] = 0
-        sides = self._column(column).symbols, self._places, self._found
+        sides = self._column(column).symbols, self._places, self._found[:most]
         return int(find_exceptions(numbers, flat, *sides))
 
     def _values(self, parent: Parent) -> I64:
@@ -83,23 +84,27 @@ class Functions:
     def _best(self, column: int, before: Sequence[int]) -> Context | None:
         """The function that costs least, a share of what is read for it among that."""
         alone, each = self._bits[column] * self._rows, self._bits[column] + _EXCEPTION
-        singles = [(self._exceptions(column, context), context)
+        best, least, own = None, _MAX_SHARE * alone, alone
+
+        def try_way(context: Context, *, whole: bool = False) -> int:
+            nonlocal best, least, own
+            read = _READ_SHARE * sum(self._columns_read(context).values())
+            most = None if whole else max(0, min(self._rows, int((least - read) / each)))
+            count = self._exceptions(column, context, most)
+            if (most is None or count <= most) and count * each + read < least:
+                best, least, own = context, count * each + read, count * each
+            return count
+
+        singles = [(try_way(context, whole=True), context)
                    for context in (Context((), PREVIOUS), *_of(before))]  # fmt: skip
         singles.sort()
-        ways = list(singles)
         if singles[0][0] > _GOOD * self._rows:
-            ways += self._more(column, before, [context for _, context in singles])
-        read = {context: self._columns_read(context) for _, context in ways}
-
-        def price(way: tuple[int, Context]) -> float:
-            return way[0] * each + _READ_SHARE * sum(read[way[1]].values())
-
-        best = min(ways, key=lambda way: (price(way), way))
-        if price(best) >= _MAX_SHARE * alone:
-            self._read[column] = {column: alone}
-            return None
-        self._read[column] = {column: best[0] * each} | read[best[1]]
-        return best[1]
+            for context in self._more(column, before, [context for _, context in singles]):
+                try_way(context)
+        self._read[column] = {column: own}
+        if best is not None:
+            self._read[column] |= self._columns_read(best)
+        return best
 
     def _columns_read(self, context: Context) -> dict[int, float]:
         """The columns that must be decoded for a context, and the bits of each."""
@@ -111,7 +116,7 @@ class Functions:
 
     def _more(
         self, column: int, before: Sequence[int], singles: Sequence[Context]
-    ) -> list[tuple[int, Context]]:
+    ) -> list[Context]:
         """Pairs of the best parents, and differences."""
         ways = []
         tops = [context for context in singles if context.parents][:_TOPS]
@@ -125,7 +130,7 @@ class Functions:
             near = numeric[:8]
             ways += [Context((Parent(operation, a, b),))
                      for a in near for b in near if a != b for operation in operations]  # fmt: skip
-        return [(self._exceptions(column, context), context) for context in ways]
+        return ways
 
 
 def _of(columns: Sequence[int]) -> list[Context]:
