@@ -4,10 +4,13 @@ Who calls kernels takes them from here, so that numba and the modules of the ker
 only where there is something to compile.
 """
 
+import contextlib
 import importlib
 import os
+import subprocess
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ if hasattr(os, "register_at_fork"):  # a fork waits until nothing is being compi
         after_in_child=COMPILING.release,
     )
 _ready: dict[tuple[str, str], Function] = {}
+_apart = 0  # how many have asked that other processes compile
 _compilers: dict[tuple[str, str], Callable[[], Function]] = {}  # of modules that are imported
 
 
@@ -49,6 +53,39 @@ def on_disk(module: str, name: str) -> Function | None:
     return native.load(kept, name) if kept is not None and kept != native.NEEDS_NUMBA else None
 
 
+@contextlib.contextmanager
+def compiled_apart() -> Iterator[None]:
+    """A context in which kernels that are not on disk are compiled by processes of their own.
+
+    For hosts that must not come to have numba imported. Where that fails, it is all the same.
+    """
+    global _apart
+    with COMPILING:
+        _apart += 1
+    try:
+        yield
+    finally:
+        with COMPILING:
+            _apart -= 1
+
+
+def _made_apart(module: str, name: str) -> Function | None:
+    """A kernel that another process compiles; None where it cannot be had so."""
+    from densor.entropy import native
+
+    if is_checked() or not is_own(module) or not native.usable() or "numba" in sys.modules:
+        return None
+    if native.find(source_of(module), name) == native.NEEDS_NUMBA:
+        return None
+    code = f"from densor.entropy import deferred; deferred.ready({module!r}, {name!r})"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(
+            [sys.executable, "-c", code], env=environment, stdin=subprocess.DEVNULL, check=True
+        )
+    return on_disk(module, name)
+
+
 def register(module: str, name: str, compiled: Callable[[], Function]) -> None:
     """Says how the kernel of that name in a module is compiled; ValueError if that is known."""
     if _compilers.setdefault((module, name), compiled) is not compiled:
@@ -61,6 +98,8 @@ def ready(module: str, name: str) -> Function:
         function = _ready.get((module, name))
         if function is None:
             function = on_disk(module, name)
+            if function is None and _apart:
+                function = _made_apart(module, name)
             if function is None:
                 importlib.import_module(module)
                 function = _compilers[module, name]()

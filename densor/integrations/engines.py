@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+from densor.entropy.deferred import compiled_apart
 from densor.errors import ArgumentError
 from densor.files import shards_listed
 from densor.integrations import checkpoint
@@ -79,7 +80,7 @@ def weights(
     archives = any(path.endswith(checkpoint.ARCHIVE) for path in files)
     shards_listed.check_shards(folder, ".densor" if archives else "")
     found = checkpoint.weights(files, **given._asdict(), skip=skip, placing=placing)
-    with _fewer_threads():
+    with _fewer_threads(), compiled_apart():  # vLLM trips over llvmlite when it starts once more
         yield from found
 
 

@@ -49,6 +49,15 @@ def test_a_kept_kernel_needs_no_compiler(kept: Path) -> None:
     assert run(kept, f"{code}; {check}") == "3840 [1, 2, 3, 4] False\n"
 
 
+def test_a_kernel_can_be_compiled_by_another_process(tmp_path: Path) -> None:
+    take = f"f = ready('{MODULE}', '{NAME}'); import numpy as np; a = np.zeros(4, np.uint8)"
+    code = f"with compiled_apart(): {take}"
+    check = "print(f(np.array([0x21, 0x43], np.uint8), 4, a), a.tolist(), 'numba' in sys.modules)"
+    assert run(tmp_path, f"exec({code!r}); {check}") == "3840 [1, 2, 3, 4] False\n"
+    failing = f"sys.executable = '/nowhere'; exec({code!r}); {check}"
+    assert run(tmp_path / "other", failing) == "3840 [1, 2, 3, 4] True\n"
+
+
 @pytest.fixture
 def there(kept: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The file, in a folder of its own."""
