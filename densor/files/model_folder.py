@@ -16,7 +16,7 @@ from densor.files.packed_model import (
     BASE_VARIABLE,
     METHOD,
     Bases,
-    check_packed,
+    check_blobs,
     weight_files,
 )
 from densor.formats.container import strictjson
@@ -160,7 +160,7 @@ def unpack_model(
     original = stored = 0
     with new_folder(target, overwrite, source) as new:
         check_sizes(weight_files(source), chosen.max_output_size)
-        weights = [check_packed(PackedFile(path)) for path in weight_files(source)]
+        weights = [check_blobs(PackedFile(path)) for path in weight_files(source)]
         names = {file.path.name for file in weights}
         copy_others(source, new, names | {CONFIG, CARD, ORIGINALS})
         extract(originals, new, options=replace(chosen, base=None, progress=None))

@@ -28,9 +28,14 @@ _WEIGHTS = re.compile(
 
 
 def check_packed(file: PackedFile) -> PackedFile:
-    """`file`; FormatError where it holds blobs but has lost what they stand for, or other tensors
-    than the index of its folder says."""
+    """`file`; FormatError as by `check_blobs`, or where it holds other tensors than its folder's
+    index says."""
     check_holds(file.path, file)
+    return check_blobs(file)
+
+
+def check_blobs(file: PackedFile) -> PackedFile:
+    """`file`; FormatError where it holds blobs but has lost what they stand for."""
     for name in () if file.packed else file:
         info = file.info(name)
         looks = info.dtype == "U8" and len(info.shape) == 1

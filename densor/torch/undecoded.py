@@ -40,6 +40,7 @@ WITHOUT_MEMORY = (  # methods that are no operations, and need a tensor's memory
     "__dlpack__",
     "__reduce_ex__",
     "data_ptr",
+    "new_tensor",  # would be of no device
     "numpy",
     "share_memory_",
     "tolist",

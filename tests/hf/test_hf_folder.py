@@ -479,6 +479,16 @@ def test_cards_and_names_of_any_bytes(model: Path, tmp_path: Path) -> None:
     assert files(tmp_path / "out") == before
 
 
+def test_a_model_whose_index_says_other_names_comes_back(model: Path, tmp_path: Path) -> None:
+    name = packed_model.weight_files(model)[0].name
+    index = {"weight_map": {"nobody.has.this": name}}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    before = files(model)
+    pack_model(model, tmp_path / "packed")
+    unpack_model(tmp_path / "packed", tmp_path / "again")
+    assert files(tmp_path / "again") == before
+
+
 def test_a_folder_in_place_of_the_card_is_not_dropped(model: Path, tmp_path: Path) -> None:
     (model / "README.md").unlink()
     (model / "README.md").mkdir()

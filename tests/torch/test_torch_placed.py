@@ -344,6 +344,12 @@ def test_what_is_read_without_operations_is_waited_for(
         assert_same(use(target).reshape(wanted.shape), wanted)
 
 
+def test_new_tensors_like_one_have_memory(file: PackedFile) -> None:
+    made = stored(file, "d").tensor().new_tensor([1.5, 2.5])
+    assert made.device.type == "cpu"
+    assert_same(made, torch.tensor([1.5, 2.5], dtype=torch.float16))
+
+
 def test_a_parameter_can_be_given_the_memory_of_one(file: PackedFile) -> None:
     with placing() as mode:
         parameter = nn.Parameter(torch.empty(0, dtype=torch.bfloat16), requires_grad=False)
