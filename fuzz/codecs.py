@@ -66,7 +66,7 @@ from densor.codec.sparse.payload import Bands
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as TableLayout
 from densor.codec.tokens.encoder import TokensEncoder
-from densor.codec.tokens.params import Mixed, Parameters
+from densor.codec.tokens.params import Mixed, Parameters, Ranked, RankedMore
 from densor.codec.zstd import zstd_compress
 from densor.entropy import explicit
 from densor.entropy.huffman.code import unpack_lengths
@@ -534,9 +534,10 @@ def _of_tokens() -> list[Case]:
     for size, rows in ((2, 1), (4, 1), (2, 3), (4, 30)):
         coder = TokensEncoder(Parameters(size, 4, 8, rows, 30 if rows > 1 else 0))
         cases += _with(coder, tokens.astype(f"<u{size}").view(np.uint8))
-    for size, streams in ((2, 1), (4, 3)):
-        coder = TokensEncoder(Mixed(size, 4, 8, 9, streams))
-        cases += _with(coder, tokens.astype(f"<u{size}").view(np.uint8))
+    for method in (Mixed, Ranked, RankedMore):
+        for size, streams in ((2, 1), (4, 3)):
+            coder = TokensEncoder(method(size, 4, 8, 9, streams))
+            cases += _with(coder, tokens.astype(f"<u{size}").view(np.uint8))
     return cases
 
 
@@ -684,7 +685,8 @@ TARGETS = (
     _codec("notation", registry.CODEC_NOTATION, most_memory=1 << 28),
     Target("table", run_codec, seeds_of(registry.CODEC_TABLE), mutate_table, most_memory=1 << 28),
     _codec("tokens", registry.CODEC_TOKENS, most_memory=1 << 28),
-    _codec("ranks", registry.CODEC_TOKEN_RANKS, most_memory=1 << 28),
+    _codec("token ranks", registry.CODEC_TOKEN_RANKS, most_memory=1 << 28),
+    _codec("more token ranks", registry.CODEC_TOKEN_RANKS_MORE, most_memory=1 << 28),
     _codec("images", registry.CODEC_CIRCUIT, **_BIG),
     Target("circuit", run_circuit, circuit_seeds, mutate_case, most_memory=1 << 28),
     Target("network", run_circuit, network_seeds, mutate_case, most_memory=1 << 28),

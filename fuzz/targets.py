@@ -19,23 +19,22 @@ from fuzz import (
 )
 from fuzz.target import Target
 
-TARGETS: dict[str, Target] = {
-    target.name: target
-    for target in (
-        *parsers.TARGETS,
-        *codecs.TARGETS,
-        *units.TARGETS,
-        *spans.TARGETS,
-        *steps.TARGETS,
-        *language.TARGETS,
-        *containers.TARGETS,
-        *large_headers.TARGETS,
-        *large_indexes.TARGETS,
-        *chunks.TARGETS,
-        *derived.TARGETS,
-        *finder.TARGETS,
-        *training.TARGETS,
-        *snapshots.TARGETS,
-        *round_trip.TARGETS,
-    )
-}
+_ALL = (
+    *parsers.TARGETS,
+    *codecs.TARGETS,
+    *units.TARGETS,
+    *spans.TARGETS,
+    *steps.TARGETS,
+    *language.TARGETS,
+    *containers.TARGETS,
+    *large_headers.TARGETS,
+    *large_indexes.TARGETS,
+    *chunks.TARGETS,
+    *derived.TARGETS,
+    *finder.TARGETS,
+    *training.TARGETS,
+    *snapshots.TARGETS,
+    *round_trip.TARGETS,
+)
+TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
+assert len(TARGETS) == len(_ALL)  # none hides another

@@ -198,6 +198,16 @@ def _planes(number: int, name: str, about: str, specification: str) -> Codec:
     return Codec(number, name, about, (specification,), encoder, decoder, nests=True)
 
 
+def _ranks(number: int, name: str, about: str) -> Codec:
+    """Tokens by rank, which the encoder of codec 14 proposes."""
+    return Codec(
+        *(number, name, about, ("docs/format/token_ranks.md",)),
+        encoder="densor.codec.tokens.encoder",
+        decoder="densor.codec.tokens.decoder",
+        stands_alone=True,
+    )
+
+
 def _suits_tokens(batch: "Batch", level: "Level") -> bool:
     """Asks the codec, which is imported when it is needed."""
     if not (batch.kind.tokens or level.tokens):
@@ -229,12 +239,8 @@ _ALL = (
     ),
     _codec(_R.CODEC_DEFLATE, "deflate", "DEFLATE streams"),
     _codec(_R.CODEC_TOKENS, "tokens", "tokens", suits=_suits_tokens, stands_alone=True),
-    Codec(
-        *(_R.CODEC_TOKEN_RANKS, "token_ranks", "tokens by rank", ("docs/format/token_ranks.md",)),
-        encoder="densor.codec.tokens.encoder",  # proposes it for codec 14, too
-        decoder="densor.codec.tokens.decoder",
-        stands_alone=True,
-    ),
+    _ranks(_R.CODEC_TOKEN_RANKS, "token_ranks", "tokens by rank"),
+    _ranks(_R.CODEC_TOKEN_RANKS_MORE, "token_ranks_more", "tokens by rank, more contexts"),
     _codec(_R.CODEC_CIRCUIT, "circuit", "images by themselves"),
     _codec(_R.CODEC_TABLE, "table", "columns of tables", _ARITHMETIC),
     _codec(_R.CODEC_NOTATION, "notation", "elements in another form"),

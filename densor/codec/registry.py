@@ -26,6 +26,7 @@ CODEC_CIRCUIT = 16  # images under a learned circuit
 CODEC_PAGES = 17  # pages of columns, made again of their values
 CODEC_TOKEN_RANKS = 18  # tokens of texts, by ranks of candidates
 CODEC_NOTATION = 19  # elements in another form than their bytes
+CODEC_TOKEN_RANKS_MORE = 20  # tokens of texts, by ranks, of which more contexts tell
 
 PLANE_RAW = 0  # how a plane of a planar chunk is stored
 PLANE_CONSTANT = 1

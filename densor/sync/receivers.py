@@ -57,7 +57,10 @@ class Receivers:
     @property
     def moved(self) -> bool:
         """Whether tensors of the model are elsewhere by now, such as after `model.to`."""
-        return self._model is not None and places_of(self._model) != self._places
+        if self._model is None:
+            return False
+        places = places_of(self._model)
+        return any(places.get(name) != place for name, place in self._places.items())
 
     def deliver(self, changed: Sequence[int]) -> None:
         """Copies tensors that changed to where they are not changed in place."""

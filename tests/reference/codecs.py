@@ -53,6 +53,7 @@ _OUTERMOST: dict[int, Parse] = {
     circuit.CODEC: circuit.parse_model,
     tokens.CODEC: tokens.parse_model,
     token_ranks.CODEC: token_ranks.parse_model,
+    token_ranks.MORE: token_ranks.parse_model,
 }
 
 
@@ -64,7 +65,7 @@ def parse_model(payload: bytes) -> Model:
 
 def _parse_elements(payload: bytes) -> Model:
     """MODEL of the elements of a chunk in another notation."""
-    alone = {sparse.CODEC, tokens.CODEC, token_ranks.CODEC}
+    alone = {sparse.CODEC, tokens.CODEC, token_ranks.CODEC, token_ranks.MORE}
     if payload and payload[0] in alone:
         return _OUTERMOST[payload[0]](payload)
     return _parse_part(payload)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from reference.reading import Cursor, fail
 
-CODEC = 18
+CODEC, MORE = 18, 20  # with more contexts
 _ODD, _MIX = 0x9E3779B97F4A7C15, 0x2545F4914F6CDD1D
 _WORD = 2**64
 _BLOCK, _SEGMENT = 512, 2**18
@@ -419,14 +419,10 @@ class Model:
 def parse_model(payload: bytes) -> Model:
     """The model of ranks."""
     cursor = Cursor(payload)
-    cursor.take(1)
-    size, digits, bits, node_bits, streams = (cursor.u8() for _ in range(5))
-    more = len(payload) == 7
-    if more and cursor.u8() != 1:
-        fail("contexts of a model of tokens")
+    codec, size, digits, bits, node_bits, streams = (cursor.u8() for _ in range(6))
     cursor.finish()
     if size not in (2, 4) or not 1 <= digits <= min(5, 2 * size) or not 8 <= bits <= 22:
         fail("bytes, digits or bits of a model of tokens")
     if not 8 <= node_bits <= 23 or not 1 <= streams <= 16:
         fail("bits of nodes or streams of a model of tokens")
-    return Model(size, digits, bits, node_bits, streams, more)
+    return Model(size, digits, bits, node_bits, streams, codec == MORE)

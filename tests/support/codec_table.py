@@ -57,7 +57,7 @@ from densor.codec.sparse.payload import Bands
 from densor.codec.table.encoder import TableCoder
 from densor.codec.table.layout import Layout as Table
 from densor.codec.tokens.encoder import TokensEncoder
-from densor.codec.tokens.params import Mixed, Parameters, Ranked
+from densor.codec.tokens.params import Mixed, Parameters, Ranked, RankedMore
 from densor.dtypes import SIZES
 from densor.float_formats import by_rows
 from densor.formats.io.sources import MemoryRandomSource, MemorySource
@@ -336,9 +336,18 @@ def _mixed_tokens(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
 
 def _token_ranks(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
     """Likewise, by ranks."""
+    return _by_ranks(Ranked, data, dtype)
+
+
+def _more_token_ranks(data: Bytes, dtype: str, shape: tuple[int, ...]) -> Coded:
+    """Likewise, by ranks under more contexts."""
+    return _by_ranks(RankedMore, data, dtype)
+
+
+def _by_ranks(method: type[Ranked], data: Bytes, dtype: str) -> Coded:
     size, streams = SIZES[dtype], 1 + data.size % 3
     tokens = np.concatenate([data, np.zeros(1024, np.uint8)])
-    coder = TokensEncoder(Ranked(size, 2, 8, 9, streams))
+    coder = TokensEncoder(method(size, 2, 8, 9, streams))
     return _batch(coder, tokens.astype(f"<u{size}").view(np.uint8))
 
 
@@ -403,6 +412,12 @@ CODECS = (
     ),
     Codec(
         *(registry.CODEC_TOKEN_RANKS, "tokens, by ranks", ("U16", "I32"), _token_ranks),
+        memory=1 << 25,
+        has_slow_reference=True,
+    ),
+    Codec(
+        *(registry.CODEC_TOKEN_RANKS_MORE, "tokens, by ranks under more contexts"),
+        *(("U16", "I32"), _more_token_ranks),
         memory=1 << 25,
         has_slow_reference=True,
     ),

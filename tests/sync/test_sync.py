@@ -512,6 +512,19 @@ def test_a_model_that_gets_other_tensors_follows_on() -> None:
                 served.double().float()  # another memory behind the same parameters
 
 
+def test_tensors_that_a_model_gets_later_do_not_matter() -> None:
+    store, target = MemoryStore(), blank()
+    with Publisher(weights_at(0), store, wait=True) as publisher:
+        publisher.step(0)
+        subscriber = Subscriber(target, store)
+        publisher.wait()
+        assert subscriber.update() == 1
+        target["later"] = np.zeros(3)
+        publisher.step(1)
+        publisher.wait()
+        assert subscriber.update() == 1 and subscriber.problem is None
+
+
 class Broken(MemoryStore):
     fails = False
 

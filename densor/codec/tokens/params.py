@@ -16,7 +16,6 @@ MAX_TOKENS = 1 << 24  # of a chunk
 MAX_MIXED_BITS, MAX_NODE_BITS = 21, 22
 MAX_RANKED_BITS, MAX_RANKED_NODE_BITS = 22, 23
 MAX_STREAMS = 16
-_MORE = 1  # behind the head, of ranks under more contexts
 
 # Of the kernels' state
 PLACES = 4  # of a slot of orders 2 and 3; two of order 1
@@ -106,8 +105,9 @@ AnyParameters = Parameters | Mixed | Ranked
 def pack(parameters: AnyParameters) -> bytes:
     """The payload of the MODEL frame."""
     if isinstance(parameters, Ranked):
-        more = bytes([_MORE]) if isinstance(parameters, RankedMore) else b""
-        return MIXED_HEAD.pack(registry.CODEC_TOKEN_RANKS, *parameters) + more
+        more = isinstance(parameters, RankedMore)
+        codec = registry.CODEC_TOKEN_RANKS_MORE if more else registry.CODEC_TOKEN_RANKS
+        return MIXED_HEAD.pack(codec, *parameters)
     if isinstance(parameters, Mixed):
         return MIXED_HEAD.pack(registry.CODEC_TOKENS, *parameters)
     size, digits, bits, rows, columns = parameters
@@ -116,10 +116,9 @@ def pack(parameters: AnyParameters) -> bytes:
 
 def parse(payload: bytes) -> AnyParameters:
     """The parameters; FormatError for those that cannot be."""
-    if payload[0] == registry.CODEC_TOKEN_RANKS:
-        more = payload[MIXED_HEAD.size :] == bytes([_MORE])
-        own = payload[: MIXED_HEAD.size] if more else payload
-        fields = _of_streams(own, MAX_RANKED_BITS, MAX_RANKED_NODE_BITS)
+    if payload[0] in (registry.CODEC_TOKEN_RANKS, registry.CODEC_TOKEN_RANKS_MORE):
+        fields = _of_streams(payload, MAX_RANKED_BITS, MAX_RANKED_NODE_BITS)
+        more = payload[0] == registry.CODEC_TOKEN_RANKS_MORE
         return RankedMore(*fields) if more else Ranked(*fields)
     if len(payload) == MIXED_HEAD.size:
         return Mixed(*_of_streams(payload, MAX_MIXED_BITS, MAX_NODE_BITS))
