@@ -23,7 +23,7 @@ import densor
 from bench.tensors import read_safetensors
 from bench.training_data import RATES
 from densor.sync import changes, message
-from densor.sync.weights import Copy, Described, Table, copy_into
+from densor.sync.weights import Copy, Described, Table, copy_all
 
 Arrays = dict[str, Any]
 
@@ -122,8 +122,7 @@ def blocked(folder: Path, step: int) -> None:
     found, plain = [], []
     for _ in range(31):  # threads of torch that have nothing to do take time of the processor
         begin = time.perf_counter()
-        for view, tensor, target in zip(views, tensors, copy.data, strict=True):
-            copy_into(view, tensor, target)
+        copy_all(list(zip(views, tensors, copy.data, strict=True)))
         found.append(time.perf_counter() - begin)
         begin = time.perf_counter()
         there.copy_(flat)

@@ -19,6 +19,7 @@ from densor.sync.places import open_store
 from densor.sync.stores import FolderStore, Store
 from densor.sync.weights import (
     Copy,
+    copy_all,
     copy_into,
     digest_of,
     digest_of_all,
@@ -121,16 +122,21 @@ class Publisher:
             for described, target in zip(self._table.tensors, self._copies[1].data, strict=True)
         }
         given = named_tensors(self._model).items() if tensors is None else tensors
+        together = []
         for name, tensor in given:
             described, target = places.pop(name, (None, None))
             if described is not None and target is not None:
                 if tuple(tensor.shape) != described.shape:
                     raise ArgumentError(f"{name!r:.200}: is not there any more as it was")
-                copy_into(tensor, described, target)
+                if tensors is None:
+                    together.append((tensor, described, target))
+                else:
+                    copy_into(tensor, described, target)
             elif tensors is not None and name not in self._table.aliases:
                 raise ArgumentError(f"{name!r:.200}: was not there before, or is there twice")
         for name in places:
             raise ArgumentError(f"{name!r:.200}: is not there any more as it was")
+        copy_all(together)
         self._beside.submit(self._work, step)
         return True
 

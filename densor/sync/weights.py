@@ -11,9 +11,11 @@ import xxhash
 from densor import arrays, dtypes
 from densor.errors import ArgumentError
 from densor.formats.io.sources import Bytes
+from densor.runtime.workers import Task, Workers, settle, thread_count
 
 _ALIGN = 64
-_MIN_SHARED = 1 << 24  # bytes of a copy from which torch's threads are worth waiting for
+_MIN_SHARED = 1 << 24  # bytes of a copy from which threads are worth waiting for
+_MOST_COPYING = 4  # threads, which memory keeps busy
 
 
 class Described(NamedTuple):
@@ -175,6 +177,31 @@ def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
     if dtypes.from_numpy(tensor.dtype) != wanted.dtype:
         raise ArgumentError(f"{wanted.name}: only torch tensors can be cast")
     target.view(tensor.dtype).reshape(wanted.shape)[...] = tensor
+
+
+def copy_all(parts: Sequence[tuple[Any, Described, Bytes]]) -> None:
+    """Copies tensors as `copy_into` does; where there are many bytes, by several threads."""
+    total = sum(target.size for _, _, target in parts)
+    threads = min(thread_count(0), _MOST_COPYING, 1 + total // _MIN_SHARED)
+    groups: list[list[tuple[Any, Described, Bytes]]] = [[] for _ in range(threads)]
+    done = 0
+    for part in parts:
+        groups[min(threads - 1, done * threads // max(1, total))].append(part)
+        done += part[2].size
+    workers = Workers(threads)
+    tasks: list[Task[None]] = []
+    try:
+        tasks += [workers.submit(_copy_each, group) for group in groups[1:]]
+        _copy_each(groups[0])
+        for task in tasks:
+            task.result()
+    finally:
+        settle(tasks)
+
+
+def _copy_each(parts: Sequence[tuple[Any, Described, Bytes]]) -> None:
+    for part in parts:
+        copy_into(*part)
 
 
 def copy_from(data: Bytes, described: Described, target: Any) -> None:

@@ -36,6 +36,7 @@ from densor.sync import (
     receivers,
 )
 from densor.sync import message as messages
+from densor.sync import weights as sync_weights
 from densor.sync.weights import Described
 from tests.support.interrupts import interrupted
 
@@ -842,3 +843,19 @@ def test_views_are_published_as_their_numbers_and_what_has_none_is_refused(tmp_p
     for odd in (freed, torch.eye(3).to_sparse(), torch.zeros(3, device="meta"), masked):
         with pytest.raises(ArgumentError), Publisher({"odd": odd}, tmp_path, wait=True) as other:
             other.publish()
+
+
+def test_tensors_are_copied_by_several_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of them, whatever their sizes, and none of one that is there no more."""
+    monkeypatch.setattr(sync_weights, "thread_count", lambda _: 4)
+    monkeypatch.setattr(sync_weights, "_MIN_SHARED", 1 << 10)
+    for sizes in ((9000,), (0, 5, 7000, 0, 3), tuple(range(400)), (1, 20_000, 1)):
+        model = {f"{i:03}": np.full(size, i, np.int32) for i, size in enumerate(sizes)}
+        table = sync_weights.table_of(model)
+        copy = sync_weights.Copy(table)
+        parts = [(model[d.name], d, data) for d, data in zip(table.tensors, copy.data, strict=True)]
+        sync_weights.copy_all(parts)
+        assert all(data.tobytes() == model[d.name].tobytes() for _, d, data in parts)
+    (first, described, data), *others = parts
+    with pytest.raises(ArgumentError, match="cast"):
+        sync_weights.copy_all([*others, (first.astype(np.int64), described, data)])
