@@ -11,7 +11,7 @@ import xxhash
 from densor import arrays, dtypes
 from densor.errors import ArgumentError
 from densor.formats.io.sources import Bytes
-from densor.runtime.workers import Task, Workers, settle, thread_count
+from densor.runtime.workers import Workers, settle, thread_count
 
 _ALIGN = 64
 _MIN_SHARED = 1 << 24  # bytes of a copy from which threads are worth waiting for
@@ -180,28 +180,45 @@ def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
 
 
 def copy_all(parts: Sequence[tuple[Any, Described, Bytes]]) -> None:
-    """Copies tensors as `copy_into` does; where there are many bytes, by several threads."""
-    total = sum(target.size for _, _, target in parts)
+    """Copies tensors as `copy_into` does; by several threads where that is many bytes to copy."""
+    copies = []
+    for tensor, described, target in parts:
+        memory = memory_of(tensor, described) if target.size else None
+        if memory is None:
+            copy_into(tensor, described, target)
+        else:
+            copies.append((target, memory))
+    total = sum(target.size for target, _ in copies)
     threads = min(thread_count(0), _MOST_COPYING, 1 + total // _MIN_SHARED)
-    groups: list[list[tuple[Any, Described, Bytes]]] = [[] for _ in range(threads)]
-    done = 0
-    for part in parts:
-        groups[min(threads - 1, done * threads // max(1, total))].append(part)
-        done += part[2].size
+    shares = _shares(copies, -(-total // threads))
     workers = Workers(threads)
-    tasks: list[Task[None]] = []
+    tasks = [workers.submit(_copy_bytes, share) for share in shares[1:]]
     try:
-        tasks += [workers.submit(_copy_each, group) for group in groups[1:]]
-        _copy_each(groups[0])
+        _copy_bytes(shares[0])
         for task in tasks:
             task.result()
     finally:
         settle(tasks)
 
 
-def _copy_each(parts: Sequence[tuple[Any, Described, Bytes]]) -> None:
-    for part in parts:
-        copy_into(*part)
+def _shares(copies: Sequence[tuple[Bytes, Bytes]], size: int) -> list[list[tuple[Bytes, Bytes]]]:
+    """What is to be copied, in shares of `size` bytes; the last may have less."""
+    shares: list[list[tuple[Bytes, Bytes]]] = [[]]
+    left = size
+    for target, source in copies:
+        while target.size > left:
+            shares[-1].append((target[:left], source[:left]))
+            target, source = target[left:], source[left:]
+            shares.append([])
+            left = size
+        shares[-1].append((target, source))
+        left -= target.size
+    return shares
+
+
+def _copy_bytes(share: Sequence[tuple[Bytes, Bytes]]) -> None:
+    for target, source in share:
+        target[:] = source
 
 
 def copy_from(data: Bytes, described: Described, target: Any) -> None:
