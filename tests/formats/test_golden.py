@@ -143,4 +143,4 @@ def test_the_golden_archives_cover_the_format() -> None:
     assert modes == {0, 1, 2, 3}
     assert fixed == {0, 1}
     assert images == {0, 1, 2}
-    assert numbers == {2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 18}
+    assert numbers == {2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 18, 20}
