@@ -20,7 +20,6 @@ from densor.sync.stores import FolderStore, Store
 from densor.sync.weights import (
     Copy,
     copy_all,
-    copy_into,
     digest_of,
     digest_of_all,
     named_tensors,
@@ -128,10 +127,10 @@ class Publisher:
             if described is not None and target is not None:
                 if tuple(tensor.shape) != described.shape:
                     raise ArgumentError(f"{name!r:.200}: is not there any more as it was")
-                if tensors is None:
-                    together.append((tensor, described, target))
-                else:
-                    copy_into(tensor, described, target)
+                together.append((tensor, described, target))
+                if tensors is not None:  # each before the next one is asked for
+                    copy_all(together)
+                    together.clear()
             elif tensors is not None and name not in self._table.aliases:
                 raise ArgumentError(f"{name!r:.200}: was not there before, or is there twice")
         for name in places:

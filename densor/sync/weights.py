@@ -160,15 +160,9 @@ def _place(tensor: Any) -> tuple[Any, ...] | None:
     return (tensor.ctypes.data, tensor.dtype.str, tensor.shape, tensor.strides)
 
 
-def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
-    """Copies a tensor, cast where its dtype is another one, to `target`: its bytes in C order."""
-    if not target.size:
-        return
+def _copy_as(tensor: Any, wanted: Described, target: Bytes) -> None:
+    """Copies a tensor whose memory does not look as wanted: of another dtype, order or device."""
     if arrays.is_torch(tensor):
-        memory = memory_of(tensor, wanted) if target.size < _MIN_SHARED else None
-        if memory is not None:  # less than starting threads takes
-            target[:] = memory
-            return
         if tensor.device.type == "cpu":
             arrays.check_memory(tensor)
         view = arrays.to_torch(wanted.dtype, wanted.shape, target)
@@ -180,12 +174,17 @@ def copy_into(tensor: Any, wanted: Described, target: Bytes) -> None:
 
 
 def copy_all(parts: Sequence[tuple[Any, Described, Bytes]]) -> None:
-    """Copies tensors as `copy_into` does; by several threads where that is many bytes to copy."""
+    """Copies tensors, cast where their dtypes are others, to their bytes in C order.
+
+    By several threads, where that is many bytes to copy as they are.
+    """
     copies = []
     for tensor, described, target in parts:
-        memory = memory_of(tensor, described) if target.size else None
+        if not target.size:
+            continue
+        memory = memory_of(tensor, described)
         if memory is None:
-            copy_into(tensor, described, target)
+            _copy_as(tensor, described, target)
         else:
             copies.append((target, memory))
     total = sum(target.size for target, _ in copies)
