@@ -285,6 +285,28 @@ def test_one_odd_thing_in_a_folder(tmp_path: Path) -> None:
         densor.pack([folder / "loop"], tmp_path / "z.densor", left_out=found.append)
 
 
+def test_an_archive_does_not_take_the_place_of_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    ok, two = tmp_path / "ok", tmp_path / "in" / "two"
+    ok.write_bytes(b"one")
+    two.write_bytes(b"two")
+    linked = tmp_path / "in" / "linked"
+    linked.symlink_to(ok)
+    for given in (ok, linked, ok.as_uri()):
+        with pytest.raises(ArgumentError, match="cannot be the archive as well"):
+            densor.pack([given, two], ok, overwrite=True)
+    assert run("pack", "-f", ok, ok, two).returncode == 1 and ok.read_bytes() == b"one"
+
+    linked.unlink()  # the archive of an earlier run, in the folder that is packed
+    archive = tmp_path / "in" / "x.densor"
+    assert run("pack", archive, tmp_path / "in").returncode == 0
+    with pytest.raises(FileError, match="is where the archive is written"):
+        densor.pack([tmp_path / "in"], archive, overwrite=True)
+    done = run("pack", "-f", archive, tmp_path / "in")
+    assert done.returncode == 1 and b"is where the archive is written; left out" in done.stderr
+    assert densor.extract(archive, tmp_path / "out") == ["two"]
+
+
 @posix
 def test_what_can_be_packed_can_be_appended(tmp_path: Path) -> None:
     """Pseudo files, pipes and files of any name, as densor pack takes them."""
