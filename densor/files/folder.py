@@ -196,9 +196,7 @@ def _check_apart(paths: Iterable[str | os.PathLike[str]], target: PathOrFile) ->
     """ArgumentError for an archive in the place of a file that it is to hold."""
     for path in paths:
         if is_target(target, path):
-            raise ArgumentError(
-                f"{plain(path)}: is to be packed, and cannot be the archive as well"
-            )
+            raise ArgumentError(f"{plain(path)}: is to be packed; it cannot be the archive too")
 
 
 def _without_target(

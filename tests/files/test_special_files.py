@@ -293,7 +293,7 @@ def test_an_archive_does_not_take_the_place_of_what_it_holds(tmp_path: Path) -> 
     linked = tmp_path / "in" / "linked"
     linked.symlink_to(ok)
     for given in (ok, linked, ok.as_uri()):
-        with pytest.raises(ArgumentError, match="cannot be the archive as well"):
+        with pytest.raises(ArgumentError, match="cannot be the archive too"):
             densor.pack([given, two], ok, overwrite=True)
     assert run("pack", "-f", ok, ok, two).returncode == 1 and ok.read_bytes() == b"one"
 

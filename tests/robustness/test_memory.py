@@ -151,8 +151,9 @@ print(json.dumps({{"size": len(data), "more": peak() - before}}))
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_bytes_are_restored_without_a_second_copy(tmp_path: Path) -> None:
-    import densor
     from helpers import weights
+
+    import densor
 
     data = b"".join((weights("bf16", 1024, 4096) ^ np.uint16(k)).tobytes() for k in range(24))
     paths = []
