@@ -43,7 +43,9 @@ _COUNTED = 4096  # elements that are taken apart at once to be counted
 OTHER = 2  # what becomes of a plane, beside these
 _REFUSED = -1  # a batch that is not taken
 _LEAST_BITS, _LEAST_OF_TWO = 1.2, 0.97  # of a symbol, of two: below, codes waste too much of a bit
-_ALIKE = 0.02  # bits of a symbol that codes of their own would save pieces of a plane, at most
+_ALIKE = 0.008  # bits of a symbol that codes of their own would save pieces of a plane, at most
+_WASTED = 0.03  # bits of a symbol that a second code would save in rows without rare ones, at most
+_LONGEST = 12  # bits of a code
 _PER_COUNT = 0.5 / np.log(2.0)  # bits that a histogram seems to take less for each symbol in it
 I64_2D = types.int64[:, ::1]
 F64 = types.float64[::1]
@@ -223,6 +225,22 @@ def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, e
             at = 1024 * p + s
             found = tallies[at] + tallies[at + 256] + tallies[at + 512] + tallies[at + 768]
             counts[_OF_PLANES + p, s] = np.int64(found)
+
+
+@part
+def _wastes(counts, lengths, n, run):
+    """Whether rare symbols, whose codes are shorter than they should be, make others' longer, in
+    rows of `run` elements most of which have none of them."""
+    bits = 0.0
+    ideal = 0.0
+    rare = 0
+    for s in range(256):
+        if counts[s] > 0:
+            bits += counts[s] * lengths[s]
+            ideal -= counts[s] * np.log2(counts[s] / n)
+            if counts[s] << _LONGEST < n:
+                rare += counts[s]
+    return (bits - ideal) / n * np.exp(-rare / n * run) > _WASTED
 
 
 @part
@@ -505,6 +523,11 @@ def encode_span(
                 step if c < CLASSES else 0, mask, seen, lengths[c], tables[c], numbers[64:],
                 edge[9 * 64 :], codes,
             )  # fmt: skip
+    for p in range(1, size):
+        if ways[p] != _CODED or most == 1:
+            continue
+        if _wastes(counts[_OF_PLANES + p], lengths[CLASSES + p - 1], n, run):
+            return _REFUSED
     pack_lengths(lengths, packed)
     at = 0
     for chunk in range(made.shape[0]):
