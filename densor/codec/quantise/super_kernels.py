@@ -10,7 +10,7 @@ from numba import types
 
 from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K, Q5_K, SUPER_CODES, SUPER_WORK
 from densor.codec.quantise.halves import halves, of_halves
-from densor.codec.quantise.kernels import F32
+from densor.codec.quantise.kernels import load_words
 from densor.codec.quantise.search_kernels import (
     MINIMA,
     SCALES,
@@ -25,7 +25,7 @@ from densor.codec.quantise.search_kernels import (
 )
 from densor.entropy import float_vectors as v
 from densor.entropy import intrinsics, vectors
-from densor.entropy.jit import W8, inlined, kernel
+from densor.entropy.jit import R8, W8, inlined, kernel
 
 f32 = np.float32
 _BLOCK = 256
@@ -384,19 +384,25 @@ def _q6(weights, begin, there, x, work, codes, out, at):
         _put_q6(codes, k, tiny >> k & 1, out, at + 210 * k)
 
 
-@kernel(types.void(types.int64, F32, types.int64, types.float32[::1], types.float32[::1], W8, W8))
-def quantise_super_blocks(form, weights, size, x, work, codes, out):
-    """Blocks of 256 finite `weights` to `out`, blocks of `size` bytes, as `form`, of `FORMS`, has
-    them.
+_F32 = types.float32[::1]
 
-    `weights`: float32, of four blocks or a multiple, of which as many count as `out` has room for.
-    Work space: `x`, float32[2 * `WEIGHTS`]; `work`, float32[`SUPER_WORK`]; `codes`,
-    uint8[`SUPER_CODES`].
+
+@kernel(types.boolean(types.int64, R8, _F32, types.int64, _F32, _F32, W8, W8))
+def quantise_super_blocks(form, data, weights, size, x, work, codes, out):
+    """Blocks of 256 weights to `out`, blocks of `size` bytes, as `form`, of `FORMS`, has them.
+
+    `data`, `weights`, what is returned: as `quantise_blocks` has them, but `weights` are of four
+    blocks or a multiple. Work space: `weights`, float32[1024], with data; `x`, float32[2 *
+    `WEIGHTS`]; `work`, float32[`SUPER_WORK`]; `codes`, uint8[`SUPER_CODES`].
     """
     blocks = out.size // size
+    odd = False
     for first in range(0, blocks, _AT_ONCE):
         there = min(blocks - first, _AT_ONCE)
         begin, at = first * _BLOCK, first * size
+        if data.size:
+            odd |= load_words(data, begin, WEIGHTS, weights)
+            begin = 0
         if form == Q2_K:
             _q2(weights, begin, there, x, work, codes, out, at)
         elif form == Q3_K:
@@ -405,3 +411,4 @@ def quantise_super_blocks(form, weights, size, x, work, codes, out):
             _q4_or_q5(form == Q5_K, weights, begin, there, x, work, codes, out, at)
         else:
             _q6(weights, begin, there, x, work, codes, out, at)
+    return odd
