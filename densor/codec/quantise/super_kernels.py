@@ -18,7 +18,6 @@ from densor.codec.quantise.search_kernels import (
     STATES_SIZE,
     WEIGHTS,
     moved,
-    quantum,
     rounded,
     symmetric,
     with_minimum,
