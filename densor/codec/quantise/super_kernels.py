@@ -32,7 +32,8 @@ _AT_ONCE = 4  # blocks
 _LANES = 16
 _TINY = f32(1e-15)
 _NEARLY_HALF = f32(0.5 - 2.0**-14)
-_STEPS = STATES + STATES_SIZE  # where they are in the work space: as they are stored, times their scales
+# Where they are in the work space: scales and minima as they are stored, times theirs.
+_STEPS = STATES + STATES_SIZE
 _OFFSETS = _STEPS + 80
 _INVERSES = _OFFSETS + 80
 _STORED = _INVERSES + 16
