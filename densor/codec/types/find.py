@@ -150,6 +150,8 @@ def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) ->
     such windows begin and end need not be found then.
     """
     borders = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), labels.size]
+    if len(borders) == 2:  # there is nothing to be found
+        return
     for begin, end in pairwise(borders):
         way = int(labels[begin]) % WAYS
         if way == 0 or end - begin < _MIN_HOPELESS:
@@ -165,11 +167,11 @@ def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) ->
 
 
 @cache
-def _lengths(total: int) -> npt.NDArray[np.float32]:
-    """Bits of a symbol by its count among `total`, from 0 to that."""
+def _lengths(total: int) -> npt.NDArray[np.int32]:
+    """Units of bits of a symbol by its count among `total`, from 0 to that."""
     counts = np.arange(total + 1) + 0.25
-    lengths: npt.NDArray[np.float32] = np.log2((total + 64) / counts).astype(np.float32)
-    return lengths
+    lengths: npt.NDArray[np.int32] = np.rint(_UNITS_OF_BIT * np.log2((total + 64) / counts))
+    return lengths.astype(np.int32)
 
 
 def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
@@ -179,28 +181,27 @@ def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
     if coarse < _FEW:
         return None
     rows = starts.size // coarse
-    costs, found = np.empty((rows, WAYS), np.float32), np.empty(3, np.float32)
-    counts, bits = np.empty(COUNTS + 256 * PHASES, np.int32), np.empty(256 * PHASES, np.float32)
-    apart, lengths = int(starts[1]), _lengths(rows * WINDOW // PHASES)
-    logarithms = logs(WINDOW)
+    costs, found = np.empty((rows + 1, WAYS), np.float32), np.empty(2, np.float32)
+    counts, bits = np.empty(COUNTS + 256 * PHASES, np.int32), np.empty(256 * PHASES, np.int32)
     way: int = one_way(
         data,
-        apart,
+        int(starts[1]),
         starts.size,
         coarse,
         WINDOW,
         _GLANCE,
+        _MAX_UNLIKE_IF_SHORT if short else _MAX_UNLIKE,
         counts,
-        logarithms,
-        lengths,
+        logs(WINDOW),
+        _lengths(rows * WINDOW // PHASES),
         bits,
         costs,
         found,
     )
-    if way == 0 or found[2] > (_MAX_UNLIKE_IF_SHORT if short else _MAX_UNLIKE):
+    if way == 0:
         return None
-    size = 8 * WINDOW * rows
-    return Stretch(way, 0, data.size, float(found[0]) / size, float(found[1]) / size)
+    share, plain = (found / (8 * WINDOW)).tolist()
+    return Stretch(way, 0, data.size, share, plain)
 
 
 def _phases(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> Bytes:
