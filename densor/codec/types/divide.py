@@ -30,7 +30,7 @@ _QUICK_AGAIN = replace(_QUICK, try_zstd=True)  # where planes may repeat
 _MIN_PIECE, _MAX_PIECE = 1 << 12, 1 << 13  # bytes at each place of a region that is tried
 _PIECES = 8
 _GLANCE, _MAX_LOOKED_AT = 1 << 16, 1 << 20  # bytes in which repetitions are looked for
-_LOOKED_INTO = 1 << 14
+_LOOKED_INTO = 1 << 13
 _SAMPLED = 1 << 11  # size over bytes at each place
 _LOOK, _LOOKS = 1 << 12, 4  # of one that is looked at first
 _PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
@@ -82,16 +82,13 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
 
     What is of one type, but begins again and again at another place, may be something that repeats.
     """
-    found = []
+    found: list[Piece] = []
     stretches = find_stretches(batch.data, quick=level.bytes == "zstd")
+    if len(stretches) == 1:
+        return _pieces(batch, stretches, level)
     for _, group in groupby(stretches, key=lambda stretch: stretch.type):
         alike = list(group)
-        pieces = []
-        for stretch in alike:
-            region = region_of(batch.data, stretch)
-            piece = None if region is None else _worth(batch, stretch, region, level)
-            if piece is not None:
-                pieces.append(piece)
+        pieces = _pieces(batch, alike, level)
         if pieces and len(alike) > 1:
             some = batch.data[alike[0].begin : alike[-1].end][:_MAX_LOOKED_AT]
             share = math.fsum(stretch.share for stretch in alike) / len(alike)
@@ -99,6 +96,17 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
                 continue
         found += pieces
     return found
+
+
+def _pieces(batch: Batch, stretches: list[Stretch], level: Level) -> list[Piece]:
+    """What stretches become, but those whose bytes take as little."""
+    pieces = []
+    for stretch in stretches:
+        region = region_of(batch.data, stretch)
+        piece = None if region is None else _worth(batch, stretch, region, level)
+        if piece is not None:
+            pieces.append(piece)
+    return pieces
 
 
 def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:

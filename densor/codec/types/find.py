@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.kind import Kind, kind_of
-from densor.codec.sampling import PIECES
 from densor.codec.types.ways import CLEAR_STEP, COUNTS, PHASED, PHASES, WAYS
 from densor.codec.zstd import zstd_compress
 from densor.entropy.deferred import deferred
@@ -48,7 +47,7 @@ _HOPELESS = 1.08  # of what Zstandard leaves of windows, what they take under on
 _MIN_HOPELESS, _MAX_HOPELESS = 2, 8  # windows that tell
 _NEAR = 4  # windows on each side of a change that tell what is there
 _UNITS_OF_BIT = 256  # in which bytes on either side of a change are compared
-_PIECE = 128  # elements at each place that is looked at
+_PIECE, _PIECES = 128, 8  # elements at each place that is looked at, and places
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
 _UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
@@ -98,16 +97,15 @@ def find_stretches(data: Bytes, quick: bool = False) -> list[Stretch]:
     """
     if data.size < MIN_BYTES:
         return []
-    starts = _starts(data.size)
-    alike = _of_one_type(data, starts)
+    alike = _of_one_type(data)
     if alike is not None:
         return [alike]
+    starts = np.arange(0, data.size - WINDOW - 1, _apart(data.size), dtype=np.int64)
     costs = _costs(data, starts)
     if (costs.argmin(axis=1) == 0).all():
         return []
     path = np.empty(starts.size, np.uint8)
-    apart = int(starts[1] - starts[0]) if starts.size > 1 else WINDOW
-    represented = costs * np.float32(apart / WINDOW)  # what is between windows is like them
+    represented = costs * np.float32(_apart(data.size) / WINDOW)  # what is between windows is like them
     cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
     found = []
     labels = path + np.uint8(WAYS) * _phases(data, starts, path)
@@ -167,26 +165,27 @@ def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) ->
 
 
 @cache
-def _lengths(total: int) -> npt.NDArray[np.int32]:
+def _lengths(total: int) -> npt.NDArray[np.uint16]:
     """Units of bits of a symbol by its count among `total`, from 0 to that."""
     counts = np.arange(total + 1) + 0.25
-    lengths: npt.NDArray[np.int32] = np.rint(_UNITS_OF_BIT * np.log2((total + 64) / counts))
-    return lengths.astype(np.int32)
+    return np.rint(_UNITS_OF_BIT * np.log2((total + 64) / counts)).astype(np.uint16)
 
 
-def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
+def _of_one_type(data: Bytes) -> Stretch | None:
     """All of `data` as one stretch, where few windows and a glance at the others show no change."""
-    short = starts.size < _SHORT
-    coarse = min(starts.size // (_FEWEST if short else _FEW), _APART)
+    apart = _apart(data.size)
+    windows = -(-(data.size - WINDOW - 1) // apart)
+    short = windows < _SHORT
+    coarse = min(windows // (_FEWEST if short else _FEW), _APART)
     if coarse < _FEW:
         return None
-    rows = starts.size // coarse
+    rows = windows // coarse
     costs, found = np.empty((rows + 1, WAYS), np.float32), np.empty(2, np.float32)
-    counts, bits = np.empty(COUNTS + 256 * PHASES, np.int32), np.empty(256 * PHASES, np.int32)
+    counts, bits = np.empty(COUNTS + 256 * PHASES, np.int32), np.empty(256 * PHASES, np.uint16)
     way: int = one_way(
         data,
-        int(starts[1]),
-        starts.size,
+        apart,
+        windows,
         coarse,
         WINDOW,
         _GLANCE,
@@ -200,8 +199,8 @@ def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
     )
     if way == 0:
         return None
-    share, plain = (found / (8 * WINDOW)).tolist()
-    return Stretch(way, 0, data.size, share, plain)
+    window = 8 * WINDOW
+    return Stretch(way, 0, data.size, float(found[0]) / window, float(found[1]) / window)
 
 
 def _phases(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> Bytes:
@@ -230,10 +229,9 @@ def _phases_of(data: Bytes, starts: npt.NDArray[np.int64], size: int) -> Bytes:
     return found[known]
 
 
-def _starts(size: int) -> npt.NDArray[np.int64]:
-    """Where windows begin: from the first byte to the last, multiples of 8."""
-    step = max(WINDOW, min(_STEP, size // _MIN_WINDOWS), size // _MAX_WINDOWS) & ~7
-    return np.arange(0, size - WINDOW - 1, step, dtype=np.int64)
+def _apart(size: int) -> int:
+    """How far windows are apart, a multiple of 8; the first one is at the first byte."""
+    return max(WINDOW, min(_STEP, size // _MIN_WINDOWS), size // _MAX_WINDOWS) & ~7
 
 
 def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tuple[int, int, int]]:
@@ -287,8 +285,8 @@ def region_of(data: Bytes, stretch: Stretch) -> Region | None:
 def _look(data: Bytes, size: int) -> tuple[int, bool]:
     """Where elements of `size` bytes begin, modulo `size`, and whether they are integers."""
     count, places = data.size // size - 1, 1  # of elements that are whole wherever they begin
-    if count > PIECES * _PIECE:
-        count, places = _PIECE, PIECES
-    table, counts = logs(PIECES * _PIECE), np.empty(1 << 12, np.int32)
+    if count > _PIECES * _PIECE:
+        count, places = _PIECE, _PIECES
+    table, counts = logs(_PIECES * _PIECE), np.empty(1 << 12, np.int32)
     found = look_at_elements(data, places, count, size, counts, table, _MAX_SIZE_OF_DIFFERENCES)
     return found % 256, found >= 256

@@ -10,7 +10,7 @@ from densor.codec.types.ways import CLEAR_STEP, PHASED, PHASES, WAYS
 from densor.entropy import float_vectors as f
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import load_u64
-from densor.entropy.jit import I32, I64, R8, W8, W64, index, inlined, kernel
+from densor.entropy.jit import I32, I64, R8, W8, W16, W64, index, inlined, kernel
 
 _MIN_GAIN = np.float32(0.95)  # of what bytes cost; above, types are not looked at
 _FLAT = np.float32(0.999)  # of 8 bits; uniform bytes are not elements; of FP64 it may be .997
@@ -18,7 +18,7 @@ _FLAT_EXPONENT = np.float32(0.95)  # likewise of the upper bytes of floats
 _LESS_LIKELY = np.float32(0.002)  # per bit: BF16 must save this, as FP16 may cost the same
 _MAX_UNLIKE = 2  # windows of which one may be unlike those that are priced first
 _COUNTED = 1 << 12  # bytes in which the frequency of bytes is looked for
-_BLOCK = 64  # bytes that are looked through together
+_BLOCK = 128  # bytes that are looked through together
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 # log2(1 + x) is x + x * (1 - x) * (c[0] + c[1] * x + c[2] * x * x), by the least greatest error
 _CURVE = (np.float32(0.4387257), np.float32(-0.239058), np.float32(0.0821305))
@@ -171,7 +171,7 @@ def window_costs(data, starts, window, counts, logs, costs):
         _price(data, starts[w], window, counts, logs, costs[w])
 
 
-@njit
+@inlined
 def _entropy(counts, at, size, total, logs):
     """Order-0 entropy in bits of so many histograms, of `total` symbols each."""
     sums = f.splat(np.float32(0))
@@ -187,7 +187,7 @@ def _count_element(counts, at, element, size):
         counts[index(at + 256 * p) + index(byte)] += 1
 
 
-@njit
+@inlined
 def _element(data, at, size):
     """The element of `size` bytes at a place, as a signed number."""
     element = np.int64(np.int8(data[index(at + size - 1)]))
@@ -196,7 +196,7 @@ def _element(data, at, size):
     return element
 
 
-@njit
+@inlined
 def _count_places(data, begin, end, size, counts):
     """Counts bytes by their place modulo `size`."""
     at = 0
@@ -205,7 +205,7 @@ def _count_places(data, begin, end, size, counts):
         at = at + 1 if at + 1 < size else 0
 
 
-@njit
+@inlined
 def _steepest(counts, size, total, logs):
     """The place that is most less certain than the one before, and by how many bits."""
     place = 0
@@ -243,18 +243,8 @@ def find_phases(data, starts, count, size, counts, logs, steps, phases):
         phases[w], steps[w] = _steepest(counts, size, count, logs)
 
 
-@kernel(types.int64(R8, types.int64, types.int64, types.int64, I32, F32, types.float32))
-def look_at_elements(data, places, count, size, counts, logs, most):
-    """Where elements of `size` bytes begin, modulo that, and whether they are integers.
-
-    The sum of that place, and of 256 if differences of neighbours take less than the share `most`
-    of what elements take. They begin behind the most certain byte, since the byte of the highest
-    significance varies least, and that of the lowest most.
-
-    Looks at `count` elements at so many places, the first one where `data` begins, the last one
-    where it ends but for one element. `logs`: to the number of all that are looked at. Work space:
-    `counts`, int32[4096].
-    """
+@inlined
+def _look(data, places, count, size, counts, logs, most):
     last = data.size // size - 1 - count
     counts[:] = 0
     for place in range(places):
@@ -278,6 +268,25 @@ def look_at_elements(data, places, count, size, counts, logs, most):
             _count_element(counts, 2048, np.uint64(element), size)
     differences = _entropy(counts, 0, size, total, logs)
     return phase + 256 * (differences < most * _entropy(counts, 2048, size, total, logs))
+
+
+@kernel(types.int64(R8, types.int64, types.int64, types.int64, I32, F32, types.float32))
+def look_at_elements(data, places, count, size, counts, logs, most):
+    """Where elements of 2, 4 or 8 bytes begin, modulo that, and whether they are integers.
+
+    The sum of that place, and of 256 if differences of neighbours take less than the share `most`
+    of what elements take. They begin behind the most certain byte, since the byte of the highest
+    significance varies least, and that of the lowest most.
+
+    Looks at `count` elements of `size` bytes at so many places, the first one where `data` begins,
+    the last one where it ends but for one element. `logs`: to the number of all that are looked at.
+    Work space: `counts`, int32[4096].
+    """
+    if size == 2:  # loops over bytes are of known length each
+        return _look(data, places, count, 2, counts, logs, most)
+    if size == 4:
+        return _look(data, places, count, 4, counts, logs, most)
+    return _look(data, places, count, 8, counts, logs, most)
 
 
 @kernel(types.int64(R8, I32, W64))
@@ -320,7 +329,10 @@ def repeated(data, counts, anchors):
 
 @inlined
 def _glance(data, begin, length, bits):
-    """What so many bytes take under a code by place modulo 8."""
+    """What so many bytes take under a code by place modulo 8.
+
+    `bits` are words, since LLVM looks up longer ones in vectors, which some processors do slowly.
+    """
     total = np.int64(0)
     for i in range(index(begin), index(begin + length), index(8)):
         eight = load_u64(data, i)
@@ -362,7 +374,7 @@ def _joined(data, at, window, cost, way, common, counts, logs):
 
 @kernel(
     types.int64(R8, types.int64, types.int64, types.int64, types.int64, types.int64, types.float64,
-                I32, F32, I32, I32, F32_2D, F32)
+                I32, F32, W16, W16, F32_2D, F32)
 )  # fmt: skip
 def one_way(
     data, apart, windows, coarse, window, length, most, counts, logs, lengths, bits, costs, found
@@ -376,7 +388,7 @@ def one_way(
 
     `costs`: a row for each window that is priced, and one. `lengths`: bits of a symbol by its count
     in all of these, in any unit. Work space: `counts`, int32[COUNTS + 2048], and `bits`,
-    int32[2048]. Others: as of `window_costs`.
+    uint16[2048]. Others: as of `window_costs`.
     """
     together = counts[counts.size - 256 * PHASES :]
     together[:] = 0
