@@ -76,11 +76,15 @@ class Stretch(NamedTuple):
 
 
 class Region(NamedTuple):
-    """Bytes from `begin` to `end` that are whole elements of one type."""
+    """Bytes from `begin` to `end` that are whole elements of one type.
+
+    `share`: of their size, what they are expected to take.
+    """
 
     begin: int
     end: int
     kind: Kind
+    share: float
 
 
 @cache
@@ -105,7 +109,9 @@ def find_stretches(data: Bytes, quick: bool = False) -> list[Stretch]:
     if (costs.argmin(axis=1) == 0).all():
         return []
     path = np.empty(starts.size, np.uint8)
-    represented = costs * np.float32(_apart(data.size) / WINDOW)  # what is between windows is like them
+    represented = costs * np.float32(
+        _apart(data.size) / WINDOW
+    )  # what is between windows is like them
     cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
     found = []
     labels = path + np.uint8(WAYS) * _phases(data, starts, path)
@@ -158,9 +164,11 @@ def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) ->
         places = (begin + i * (end - 1 - begin) // (count - 1) for i in range(count))
         pieces = [data[at : at + WINDOW] for at in starts[[*places]].tolist()]
         some = np.concatenate([*pieces, pieces[-1][-1:]])
-        if cost_together(some, way) < _HOPELESS * len(zstd_compress(some, 1)):
+        most = _HOPELESS * len(zstd_compress(some, 1))
+        if cost_together(some, way) < most:
             continue
-        if way in _BF16 or not _look(some, _CODES_OF[way])[1]:
+        differences = None if way in _BF16 else _look(some, _CODES_OF[way])[1]
+        if differences is None or differences * some.size >= most:
             labels[begin:end] = 0
 
 
@@ -268,10 +276,11 @@ def region_of(data: Bytes, stretch: Stretch) -> Region | None:
     if end - begin < _MIN_REGION:
         return None
     first = _BF16[0] if way in _BF16 else _FP32[0] if way in _FP32 else None
-    integers, phase = False, 0
+    differences, phase = None, 0
     if way not in _BF16:
-        phase, integers = _look(data[begin:end], size)
+        phase, differences = _look(data[begin:end], size)
         phase = (phase + begin) % size
+    integers = differences is not None
     if first is not None and not integers:
         phase = way - first
     begin += (phase - begin) % size
@@ -279,14 +288,18 @@ def region_of(data: Bytes, stretch: Stretch) -> Region | None:
     if end - begin < _MIN_REGION:
         return None
     dtype = "BF16" if way in _BF16 else _INTEGERS[size] if integers else _FLOATS[size]
-    return Region(begin, end, kind_of(dtype, ((end - begin) // size,)))
+    share = stretch.share if differences is None else differences
+    return Region(begin, end, kind_of(dtype, ((end - begin) // size,)), share)
 
 
-def _look(data: Bytes, size: int) -> tuple[int, bool]:
-    """Where elements of `size` bytes begin, modulo `size`, and whether they are integers."""
+def _look(data: Bytes, size: int) -> tuple[int, float | None]:
+    """Where elements of `size` bytes begin, modulo `size`; of integers, the share that they take.
+
+    That is as differences.
+    """
     count, places = data.size // size - 1, 1  # of elements that are whole wherever they begin
     if count > _PIECES * _PIECE:
         count, places = _PIECE, _PIECES
     table, counts = logs(_PIECES * _PIECE), np.empty(1 << 12, np.int32)
     found = look_at_elements(data, places, count, size, counts, table, _MAX_SIZE_OF_DIFFERENCES)
-    return found % 256, found >= 256
+    return found % 256, (found // 256 - 1) / 1024 if found >= 256 else None

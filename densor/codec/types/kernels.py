@@ -267,15 +267,18 @@ def _look(data, places, count, size, counts, logs, most):
             _count_element(counts, 0, np.uint64(zigzag), size)
             _count_element(counts, 2048, np.uint64(element), size)
     differences = _entropy(counts, 0, size, total, logs)
-    return phase + 256 * (differences < most * _entropy(counts, 2048, size, total, logs))
+    if differences >= most * _entropy(counts, 2048, size, total, logs):
+        return phase
+    return phase + 256 * (1 + np.int64(1024 * differences / np.float32(8 * size * total)))
 
 
 @kernel(types.int64(R8, types.int64, types.int64, types.int64, I32, F32, types.float32))
 def look_at_elements(data, places, count, size, counts, logs, most):
     """Where elements of 2, 4 or 8 bytes begin, modulo that, and whether they are integers.
 
-    The sum of that place, and of 256 if differences of neighbours take less than the share `most`
-    of what elements take. They begin behind the most certain byte, since the byte of the highest
+    The sum of that place, and, if differences of neighbours take less than the share `most` of what
+    elements take, of 256 times one more than the share of their size that they take, in 1024ths.
+    Elements begin behind the most certain byte, since the byte of the highest
     significance varies least, and that of the lowest most.
 
     Looks at `count` elements of `size` bytes at so many places, the first one where `data` begins,
