@@ -1,5 +1,6 @@
 """Takes a text apart into columns of different cells, for the coding side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,14 +30,15 @@ from densor.codec.table.wire import Writer
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
-intern, read_numbers, split_rows = deferred(
-    "densor.codec.table.kernels", "intern", "read_numbers", "split_rows"
+intern_columns, read_numbers, split_rows = deferred(
+    "densor.codec.table.kernels", "intern_columns", "read_numbers", "split_rows"
 )
 
 _MAX_SHARE_OF_PIECES = 0.3  # of the bytes; beyond, this is no table
 _MAX_SHARE_OF_OTHERS = 0.5  # of different cells, that are no number where the others are
 _MIN_SHARE_OF_VALUES = 0.35  # that differ, of the rows; then texts among them are odd
 _MAX_SHARE_OF_ODD = 0.005
+_ROOM = 64 + PADDING  # behind a text, of line feeds
 _TIMES = {20: (SECONDS_ZULU,), 19: (SECONDS, SECONDS_SPACE), 10: (DAYS,)}  # by length
 
 
@@ -80,11 +82,11 @@ class Rows:
         pieces = gaps, places, lengths
         return Rows(self.data, self.layout, self.named, rows, kept.reshape(-1), rows, *pieces)
 
-    def cells(self, column: int) -> "Cells":
-        """The different cells of a column."""
-        between = 1 if self.layout.separated else len(self.layout.between[column + 1])
-        ends = (column + 1) * self.step
-        return cells_of(self.data, self.starts, (column * self.step, ends, between), self.rows)
+    def cells(self) -> list["Cells"]:
+        """The different cells of each column."""
+        layout = self.layout
+        between = [1 if layout.separated else len(text) for text in layout.between[1:]]
+        return cells_of(self.data, self.starts, self.step, between, self.rows)
 
     def pack_pieces(self, out: Writer, packer: Packer) -> None:
         """What is no row, and where, as it stands in a chunk."""
@@ -94,24 +96,31 @@ class Rows:
             out.raw(packer.pack(self.pieces))
 
 
-def cells_of(data: Bytes, starts: I32, where: tuple[int, int, int], rows: int) -> "Cells":
-    """The different cells of rows of padded data.
+def cells_of(
+    data: Bytes, starts: I32, step: int, between: Sequence[int], rows: int
+) -> list["Cells"]:
+    """The different cells of each column of padded data.
 
-    `where`: in `starts`, where cells begin; where other things begin, and so many bytes before.
+    Cells of column c begin at `starts[c step:]`, int32, and end `between[c]` bytes before
+    `starts[(c + 1) step:]`.
     """
-    slots = np.empty(1 << (2 * rows).bit_length(), np.int32)
-    words = np.empty(rows, np.int64)
-    lengths, places = np.empty(rows, np.int32), np.empty(rows, np.int32)
-    ids = np.empty(rows, np.int32)
-    count = int(intern(data, starts, *where, rows, slots, words, lengths, places, ids))
-    return Cells(data, ids, places[:count], lengths[:count], words[:count])
+    columns = len(between)
+    slots = np.empty(columns << (2 * rows).bit_length(), np.int32)
+    words = np.empty((columns, rows), np.int64)
+    lengths, places, ids = (np.empty((columns, rows), np.int32) for _ in range(3))
+    sizes, counts = np.empty(columns, np.int64), np.empty(columns, np.int64)
+    where = starts, step, rows, np.array(between, np.int64), slots
+    flat = [each.reshape(-1) for each in (words, lengths, places, ids)]
+    intern_columns(data, *where, *flat, sizes, counts)
+    each = zip(ids, places, lengths, words, counts.tolist(), strict=True)
+    return [Cells(data, of, at[:n], long[:n], first[:n]) for of, at, long, first, n in each]
 
 
 def rows_of(data: Bytes, layout: Layout) -> Rows | None:
     """The rows of a text; None where it is hardly a table."""
     size = data.size
-    padded = np.full(size + PADDING, 10, np.uint8)
-    padded[:size] = data
+    padded = np.empty(size + _ROOM, np.uint8)
+    padded[:size], padded[size:] = data, 10
     names = np.frombuffer(layout.names, np.uint8)
     named = 0 < names.size <= size and np.array_equal(padded[: names.size], names)
     step = int(np.count_nonzero(padded[:size] == 10)) + 2

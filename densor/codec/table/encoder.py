@@ -14,6 +14,7 @@ from densor.codec.levels import Level
 from densor.codec.table.array_cells import arrays_of as columns_of_arrays
 from densor.codec.table.array_cells import fitting
 from densor.codec.table.cells import (
+    Cells,
     Dictionary,
     Rows,
     dictionary_of,
@@ -219,9 +220,8 @@ class TableCoder:
         return records | self._fast(columns, coded) if coded else records
 
     def _dictionaries(self, rows: Rows) -> list[Dictionary]:
-        columns = range(self._layout.columns)
         submit = self._workers.submit
-        tasks = [submit(_dictionary, rows, i) for i in columns]
+        tasks = [submit(_dictionary, cells, rows.layout, i) for i, cells in enumerate(rows.cells())]
         return [task.result() for task in tasks]
 
     # By context mixing
@@ -350,11 +350,10 @@ def _rows(data: Bytes, layout: Layout) -> Rows | None:
     return rows_of(data, layout) if data.size else None
 
 
-def _dictionary(rows: Rows, column: int) -> Dictionary:
-    layout = rows.layout
+def _dictionary(cells: Cells, layout: Layout, column: int) -> Dictionary:
     if layout.has_items(column):
-        return items_dictionary(rows.cells(column), layout, column)
-    return dictionary_of(rows.cells(column), layout.quote, layout.width(column))
+        return items_dictionary(cells, layout, column)
+    return dictionary_of(cells, layout.quote, layout.width(column))
 
 
 def _functions_of(columns: Sequence[Column], most: int | None = None) -> Functions:

@@ -3,7 +3,7 @@
 import numba
 from numba import types
 
-from densor.entropy.intrinsics import load_u64, store_u64
+from densor.entropy.intrinsics import find_either, load_u64, store_u64, trailing_zeros
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 
 int64, uint64 = numba.int64, numba.uint64
@@ -11,6 +11,9 @@ int64, uint64 = numba.int64, numba.uint64
 _LF, _CR = 10, 13
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _DIGITS = 18  # of a number, at most
+_BLOCK = 64  # bytes that are looked at at once for separators
+_FIRST_SLOTS = 1 << 10  # of a column whose cells are numbered; more where many differ
+_ROWS_AT_ONCE = 512  # which stay in the cache while all their columns are looked at
 
 
 @inlined
@@ -52,6 +55,36 @@ def _end_of_row(data, at, size, separator, quote, returns, columns, starts, step
     return at
 
 
+@inlined
+def _end_of_plain_row(
+    data, at, separator, quote, returns, columns, starts, step, row, block, ends
+):  # fmt: skip
+    """As `_end_of_row`, of a row without quoted cells.
+
+    `ends`: which bytes of the block that begins at `block` are separators or line feeds, from `at`
+    on. Returns -1 also for what `_end_of_row` must look at; and the last block and its rest.
+    """
+    begin = at
+    for column in range(columns):
+        begin = at
+        starts[index(column * step + row)] = at
+        if int64(data[index(at)]) == quote:
+            return int64(-1), block, ends
+        while ends == 0:
+            block += _BLOCK
+            ends = find_either(data, block, separator, _LF)
+        at = block + int64(trailing_zeros(ends))
+        ends &= ends - uint64(1)
+        wanted = separator if column < columns - 1 else int64(_LF)
+        if int64(data[index(at)]) != wanted:
+            return int64(-1), block, ends
+        at += 1
+    at -= 1
+    if returns and (at == begin or int64(data[index(at - 1)]) != _CR):
+        return int64(-1), block, ends
+    return at, block, ends
+
+
 @kernel(types.UniTuple(types.int64, 2)(R8, *[types.int64] * 6, R8, I64, I64, I32, I32, I32, I32))
 def split_rows(
     data, begin, size, separator, quote, returns, columns, literals, begins, widths, starts, gaps,
@@ -66,15 +99,29 @@ def split_rows(
     lines: where each cell begins; the last is behind the last literal, or one byte behind the end
     of the last cell where there are separators. Of each piece, `gaps` is how many rows there are
     since the one before, `places` where it begins, `lengths` its bytes. Behind `data[size - 1]` is
-    a line feed. Returns the numbers of rows and pieces.
+    a line feed, and 64 bytes more. Returns the numbers of rows and pieces.
     """
     step = starts.size // (columns + 1)
     row = int64(0)
     pieces = int64(0)
     since = int64(0)
     at = begin
+    plain = separator >= 0 and separator != quote
+    block, ends = int64(0), uint64(0)
+    known = int64(-1)  # where `ends` begins
     while at < size:
-        if separator >= 0:
+        end = int64(-1)
+        if plain:
+            if known != at:
+                block, ends = at, find_either(data, at, separator, _LF)
+            end, block, ends = _end_of_plain_row(
+                data, at, separator, quote, returns, columns, starts, step, row, block, ends
+            )
+            end = end if end < size else int64(-1)
+            known = end + 1
+        if end >= 0:
+            pass
+        elif separator >= 0:
             end = _end_of_row(data, at, size, separator, quote, returns, columns, starts, step, row)
         else:
             end = _end_of_line(data, at, size, returns, literals, begins, widths, starts, step, row)
@@ -183,6 +230,33 @@ def _same(data, a, b, length):
     return True
 
 
+@inlined
+def _hash(data, at, length, word):
+    h = (word + uint64(length)) * uint64(_MULTIPLIER)
+    more = int64(8)
+    while more < length:
+        h ^= h >> uint64(31)
+        rest = min(length - more, int64(8))
+        h = (h + _word(data, at + more, rest)) * uint64(_MULTIPLIER)
+        more += 8
+    return h >> uint64(32)
+
+
+@inlined
+def _find(data, at, length, word, slots, table, mask, base, words, lengths, places):
+    """The slot of a cell from `slots[table]` on, whose number counts from `base`; or a free one."""
+    slot = _hash(data, at, length, word) & mask
+    while True:
+        known = base + int64(slots[index(table + int64(slot))])
+        if known < base or (
+            words[index(known)] == int64(word)
+            and int64(lengths[index(known)]) == length
+            and _same(data, at, int64(places[index(known)]), length)
+        ):
+            return table + int64(slot)
+        slot = (slot + uint64(1)) & mask
+
+
 @kernel(types.int64(R8, I32, *[types.int64] * 4, I32, I64, I32, I32, I32))
 def intern(data, starts, first, second, between, rows, slots, words, lengths, places, numbers):
     """Numbers the cells of a column by their first occurrence; how many differ, -1 if too many.
@@ -194,49 +268,81 @@ def intern(data, starts, first, second, between, rows, slots, words, lengths, pl
     mask = uint64(slots.size - 1)
     slots[:] = -1
     count = int64(0)
-    last = int64(-1)
     for row in range(rows):
         at = int64(starts[index(first + row)])
         length = int64(starts[index(second + row)]) - between - at
-        word = int64(_word(data, at, length))
-        if (
-            last >= 0
-            and words[index(last)] == word
-            and int64(lengths[index(last)]) == length
-            and _same(data, at, int64(places[index(last)]), length)
-        ):
-            numbers[index(row)] = last
-            continue
-        h = (uint64(word) + uint64(length)) * uint64(_MULTIPLIER)
-        more = int64(8)
-        while more < length:
-            h ^= h >> uint64(31)
-            rest = min(length - more, int64(8))
-            h = (h + _word(data, at + more, rest)) * uint64(_MULTIPLIER)
-            more += 8
-        slot = (h >> uint64(32)) & mask
-        while True:
-            known = int64(slots[index(slot)])
-            if known < 0:
-                if count == places.size:
-                    return int64(-1)
-                known = count
-                slots[index(slot)] = known
-                words[index(known)] = word
-                lengths[index(known)] = length
-                places[index(known)] = at
-                count += 1
-                break
-            if (
-                words[index(known)] == word
-                and int64(lengths[index(known)]) == length
-                and _same(data, at, int64(places[index(known)]), length)
-            ):
-                break
-            slot = (slot + uint64(1)) & mask
-        numbers[index(row)] = known
-        last = known
+        word = _word(data, at, length)
+        slot = _find(data, at, length, word, slots, 0, mask, 0, words, lengths, places)
+        if slots[index(slot)] < 0:
+            if count == places.size:
+                return int64(-1)
+            slots[index(slot)] = count
+            words[index(count)] = int64(word)
+            lengths[index(count)] = length
+            places[index(count)] = at
+            count += 1
+        numbers[index(row)] = slots[index(slot)]
     return count
+
+
+@inlined
+def _grow(data, count, slots, table, base, words, lengths, places, size):
+    """Numbers cells anew in more slots, `size` of them."""
+    slots[table : table + size] = -1
+    mask = uint64(size - 1)
+    for cell in range(count):
+        at = int64(places[index(base + cell)])
+        length = int64(lengths[index(base + cell)])
+        word = uint64(words[index(base + cell)])
+        slot = _hash(data, at, length, word) & mask
+        while slots[index(table + int64(slot))] >= 0:
+            slot = (slot + uint64(1)) & mask
+        slots[index(table + int64(slot))] = cell
+
+
+@kernel(types.void(R8, I32, types.int64, types.int64, I64, *[I32, I64, I32, I32, I32, I64, I64]))
+def intern_columns(
+    data, starts, step, rows, between, slots, words, lengths, places, numbers, sizes, counts
+):  # fmt: skip
+    """Numbers the cells of each column as `intern` does; sets `counts`, how many differ.
+
+    Cells of column c begin at `starts[c step:]` and end `between[c]` bytes before `starts[(c + 1)
+    step:]`. Of each column there are `rows` words, lengths, places and numbers, and as many slots,
+    a power of two and more than twice as many as rows. `sizes`: work space, int64[columns].
+    """
+    columns = between.size
+    room = slots.size // columns
+    for column in range(columns):
+        sizes[index(column)] = min(room, int64(_FIRST_SLOTS))
+        counts[index(column)] = 0
+        slots[column * room : column * room + sizes[index(column)]] = -1
+    for begin in range(0, rows, _ROWS_AT_ONCE):
+        end = min(begin + _ROWS_AT_ONCE, rows)
+        for column in range(columns):
+            table, base = column * room, column * rows
+            size, count = sizes[index(column)], counts[index(column)]
+            mask = uint64(size - 1)
+            for row in range(begin, end):
+                at = int64(starts[index(column * step + row)])
+                behind = int64(starts[index((column + 1) * step + row)])
+                length = behind - between[index(column)] - at
+                word = _word(data, at, length)
+                slot = _find(data, at, length, word, slots, table, mask, base, words, lengths,
+                             places)  # fmt: skip
+                known = slots[index(slot)]
+                if known < 0:
+                    known = count
+                    slots[index(slot)] = count
+                    words[index(base + count)] = int64(word)
+                    lengths[index(base + count)] = length
+                    places[index(base + count)] = at
+                    count += 1
+                    if 2 * count > size:
+                        size = min(room, 4 * size)
+                        mask = uint64(size - 1)
+                        _grow(data, count, slots, table, base, words, lengths, places, size)
+                numbers[index(base + row)] = known
+            sizes[index(column)], counts[index(column)] = size, count
 
 
 @kernel(types.void(R8, I32, I32, types.int64, I64, I64))
