@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -9,8 +10,6 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.table.dictionary import (
     DAYS,
-    MAX_DECIMALS,
-    MAX_VALUE,
     MISSING,
     NUMBERS,
     PADDED,
@@ -19,7 +18,6 @@ from densor.codec.table.dictionary import (
     SECONDS_SPACE,
     SECONDS_ZULU,
     TEXTS,
-    TRIMMED,
     cells_of_times,
 )
 from densor.codec.table.layout import I32, I64, MAX_CELLS, Layout
@@ -30,14 +28,16 @@ from densor.codec.table.wire import Writer
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
-intern_columns, read_numbers, split_rows = deferred(
-    "densor.codec.table.kernels", "intern_columns", "read_numbers", "split_rows"
+intern_columns, read_numbers, scale_numbers, split_rows = deferred(
+    "densor.codec.table.kernels", "intern_columns", "read_numbers", "scale_numbers", "split_rows"
 )
+take_symbols = deferred("densor.codec.table.symbol_kernels", "take_symbols")
 
 _MAX_SHARE_OF_PIECES = 0.3  # of the bytes; beyond, this is no table
 _MAX_SHARE_OF_OTHERS = 0.5  # of different cells, that are no number where the others are
 _MIN_SHARE_OF_VALUES = 0.35  # that differ, of the rows; then texts among them are odd
 _MAX_SHARE_OF_ODD = 0.005
+_FEW = 8  # cells, which are joined one by one
 _ROOM = 64 + PADDING  # behind a text, of line feeds
 _TIMES = {20: (SECONDS_ZULU,), 19: (SECONDS, SECONDS_SPACE), 10: (DAYS,)}  # by length
 
@@ -185,12 +185,13 @@ class Dictionary:
     order: npt.NDArray[np.int64]
     values: I64
 
-    @property
+    @cached_property
     def ids(self) -> I32:
         """int32[rows]."""
-        ranks = np.empty(self.order.size, np.int32)
+        ranks, found = np.empty(self.order.size, np.int32), np.empty_like(self.cells.ids)
         ranks[self.order] = np.arange(self.order.size, dtype=np.int32)
-        return ranks[self.cells.ids]
+        take_symbols(ranks, self.cells.ids, found)
+        return found
 
     @property
     def numbers(self) -> I64 | None:
@@ -233,6 +234,10 @@ class Dictionary:
 
 def pack_texts(cells: Cells, order: npt.NDArray[np.int64], packer: Packer) -> bytes:
     """Cells as texts: a byte that is in none of them, and they; FormatError if there is none."""
+    if order.size <= _FEW:
+        text = b"".join(cells.text(cell) + b"\n" for cell in order.tolist())
+        if text.count(b"\n") == order.size:
+            return b"\n" + packer.pack(text)
     text = cells.joined(order, 10)
     found = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
     terminator = 10
@@ -268,37 +273,20 @@ def dictionary_of(cells: Cells, quote: int, width: int = 0) -> Dictionary:
 
 def _as_numbers(cells: Cells, quote: int, width: int) -> Dictionary | None:
     count = cells.places.size
-    blanks = _blanks(cells, width)
-    padded = bool(blanks.any())
     values, found = np.empty(count, np.int64), np.empty(count, np.int64)
-    where = cells.places + blanks, cells.lengths - blanks
+    where, padded = (cells.places, cells.lengths), False
+    if width:
+        blanks = _blanks(cells, width)
+        where, padded = (cells.places + blanks, cells.lengths - blanks), bool(blanks.any())
     read_numbers(cells.data, *where, quote or -1, values, found)
-    good = found >= 0
-    if good.sum() <= (1 - _MAX_SHARE_OF_OTHERS) * count:
+    style = int(scale_numbers(values, found))
+    if style < 0:
         return None
-    decimals = found & 31
-    most = int(decimals[good].max())
-    if most > MAX_DECIMALS:
-        return None
-    quoted = np.count_nonzero(good & (found & 32 > 0)) > np.count_nonzero(good) / 2
-    good &= (found & 32 > 0) == quoted
-    trimmed, fixed = good & (found & 64 == 0), good & (decimals == most)
-    style = most | (QUOTED if quoted else 0) | (PADDED if padded else 0)
-    if np.count_nonzero(trimmed) >= np.count_nonzero(fixed):
-        good, style = trimmed, style | TRIMMED
-    else:
-        good = fixed
-    good &= np.abs(values) < MAX_VALUE // 10 ** (most - np.where(good, decimals, most))
-    if good.sum() <= (1 - _MAX_SHARE_OF_OTHERS) * count:
-        return None
-    values = np.where(good, values, 0) * 10 ** (most - np.where(good, decimals, most))
-    return _ordered(cells, NUMBERS, style, good, values)
+    return _ordered(cells, NUMBERS, style | (PADDED if padded else 0), found > 0, values)
 
 
 def _blanks(cells: Cells, width: int) -> I32:
-    """Blanks in front of each cell where all have one width, else none."""
-    if not width:
-        return np.zeros(cells.places.size, np.int32)
+    """Blanks in front of each cell, all of which have one width."""
     at = cells.places[:, None] + np.arange(width, dtype=np.int32)
     blank = (cells.data[at] == 32).cumprod(axis=1, dtype=np.int32).sum(axis=1)
     return np.asarray(blank, np.int32)
@@ -309,8 +297,9 @@ def _ordered(
 ) -> Dictionary:
     """A dictionary of the cells that have values, in the order of these, behind the others."""
     others, numbers = np.flatnonzero(~good), np.flatnonzero(good)
-    others = others[np.argsort(cells.words[others].view(np.uint64).byteswap(), kind="stable")]
-    numbers = numbers[np.argsort(values[numbers], kind="stable")]
+    if others.size > 1:
+        others = others[np.argsort(cells.words[others].view(np.uint64).byteswap(), kind="stable")]
+    numbers = numbers[np.argsort(values[numbers])]  # none is there twice
     return Dictionary(cells, kind, style, np.concatenate([others, numbers]), values[numbers])
 
 

@@ -1,14 +1,20 @@
 """Contexts as they stand in a chunk, and what they are made of."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from densor.codec.table.layout import I32, I64
 from densor.codec.table.state import FIELDS, PARENTS
 from densor.codec.table.wire import Reader, Writer
+from densor.entropy.deferred import deferred
 from densor.errors import FormatError, LimitError
+
+take_numbers = deferred("densor.codec.table.symbol_kernels", "take_numbers")
 
 SYMBOL, SUM, DIFFERENCE, CLOCK_SUM, CLOCK_DIFFERENCE = range(5)  # operations
 DAY = 1440  # minutes
@@ -16,11 +22,51 @@ MAX_PARENTS = 48
 MAX_VALUES = 1 << 25  # of all parents of a column together
 
 
-class Values(NamedTuple):
-    """What a column says in each row: its symbol, int32, and its number, None if it has none."""
+@dataclass(frozen=True, eq=False)
+class Values:
+    """What a column says in each row: its symbol, int32, and its number, if it has one.
+
+    `alphabet`: int64, the number of each symbol, or `by_row`, int64[rows], that of each row.
+    """
 
     symbols: I32
-    numbers: I64 | None
+    alphabet: I64 | None = None
+    by_row: I64 | None = None
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether it has numbers."""
+        return self.alphabet is not None or self.by_row is not None
+
+    @cached_property
+    def numbers(self) -> I64:
+        """int64[rows]; FormatError if it has none."""
+        return self._spread(self.alphabet) if self.by_row is None else self.by_row
+
+    @cached_property
+    def minutes(self) -> I64:
+        """Minutes of times such as 1459 for 14:59, int64[rows]."""
+        if self.by_row is not None:
+            return _minutes(self.by_row)
+        return self._spread(None if self.alphabet is None else _minutes(self.alphabet))
+
+    def _spread(self, alphabet: I64 | None) -> I64:
+        if alphabet is None:
+            raise FormatError("table computes with a column that has no numbers")
+        found = np.empty(self.symbols.size, np.int64)
+        take_numbers(alphabet, self.symbols, found)
+        return found
+
+    def first(self, rows: int) -> "Values":
+        """The same of the first rows."""
+        if rows == self.symbols.size:
+            return self
+        return self.at(slice(rows))
+
+    def at(self, rows: slice | npt.NDArray[np.int64]) -> "Values":
+        """The same of some rows."""
+        by_row = None if self.by_row is None else self.by_row[rows]
+        return Values(np.ascontiguousarray(self.symbols[rows]), self.alphabet, by_row)
 
 
 class Parent(NamedTuple):
@@ -49,13 +95,12 @@ def values_of(parent: Parent, column: Callable[[int], Values]) -> I64:
     first = column(parent.a)
     if operation == SYMBOL:
         return first.symbols.astype(np.int64)
-    a, b = first.numbers, column(parent.b).numbers
-    if a is None or b is None:
-        raise FormatError("table computes with a column that has no numbers")
-    if operation in (CLOCK_SUM, CLOCK_DIFFERENCE):
-        a, b = _minutes(a), _minutes(b)
-        return (a + b if operation == CLOCK_SUM else a - b) % DAY
-    return a + b if operation == SUM else a - b
+    second = column(parent.b)
+    if operation in (SUM, DIFFERENCE):
+        a, b = first.numbers, second.numbers
+        return a + b if operation == SUM else a - b
+    a, b = first.minutes, second.minutes
+    return (a + b if operation == CLOCK_SUM else a - b) % DAY
 
 
 def _minutes(clock: I64) -> I64:

@@ -13,11 +13,10 @@ from densor.codec.table.contexts import (
     Values,
     values_of,
 )
-from densor.codec.table.layout import I64
-from densor.codec.table.state import FIELDS, PARENTS, PREVIOUS
+from densor.codec.table.state import PARENTS, PREVIOUS
 from densor.entropy.deferred import deferred
 
-find_exceptions = deferred("densor.codec.table.symbol_kernels", "find_exceptions")
+count_exceptions = deferred("densor.codec.table.symbol_kernels", "count_exceptions")
 
 _LEAST_ROWS, MOST_ROWS = 1 << 11, 1 << 13  # by too few, keys of many cells are all exceptions
 _SHARE_OF_ROWS = 3  # binary: an eighth of a table is looked at, for the time
@@ -44,11 +43,13 @@ class Functions:
         if most is None:
             most = min(MOST_ROWS, max(_LEAST_ROWS, rows >> _SHARE_OF_ROWS))
         self._rows = min(rows, most)
-        self._columns = [None if c is None else _begin(c, self._rows) for c in columns]
+        self._columns = [None if c is None else c.first(self._rows) for c in columns]
         self._counts = counts
-        self._parents: dict[Parent, I64] = {}
-        places = _PLACES << max(0, self._rows - 1).bit_length()
-        self._places, self._found = np.empty(places, np.int32), np.empty(self._rows, np.int64)
+        self._parents = np.empty((len(columns) + 1, self._rows), np.int64)
+        for parent, column in zip(self._parents, self._columns, strict=False):
+            parent[:] = 0 if column is None else column.symbols
+        self._places = np.zeros(_PLACES << max(0, self._rows - 1).bit_length(), np.int64)
+        self._stamp = 0
         self._bits = [0.0 if c is None else _entropy(c) for c in self._columns]
         coded = [i for i, c in enumerate(self._columns) if c is not None and counts[i] > 1]
         self.order = sorted(coded, key=lambda i: (-self._bits[i], i))
@@ -64,22 +65,16 @@ class Functions:
         assert found is not None
         return found
 
-    def _exceptions(self, column: int, context: Context, most: int | None = None) -> int:
+    def _exceptions(self, column: int, context: Context, most: int) -> int:
         """How many there are, if not more than `most`; otherwise more than that."""
-        numbers = np.full(FIELDS, -1, np.int64)
-        numbers[: len(context.parents)] = range(len(context.parents))
-        numbers[PARENTS] = context.flags
-        parents = [self._values(parent) for parent in context.parents]
-        flat = np.concatenate(parents) if parents else np.zeros(1, np.int64)
-        self._places[:] = 0
-        sides = self._column(column).symbols, self._places, self._found[:most]
-        return int(find_exceptions(numbers, flat, *sides))
-
-    def _values(self, parent: Parent) -> I64:
-        found = self._parents.get(parent)
-        if found is None:
-            found = self._parents[parent] = values_of(parent, self._column)
-        return found
+        fields = [parent.a for parent in context.parents]
+        if fields and context.parents[0].operation:  # the only one
+            fields = [len(self._columns)]
+            self._parents[-1] = values_of(context.parents[0], self._column)
+        numbers = np.array([*fields, -1, -1, -1][:PARENTS] + [context.flags])
+        self._stamp += 1
+        sides = self._column(column).symbols, self._places, self._stamp, most
+        return int(count_exceptions(numbers, self._parents.reshape(-1), *sides))
 
     def _best(self, column: int, before: Sequence[int]) -> Context | None:
         """The function that costs least, a share of what is read for it among that."""
@@ -89,9 +84,9 @@ class Functions:
         def try_way(context: Context, *, whole: bool = False) -> int:
             nonlocal best, least, own
             read = _READ_SHARE * sum(self._columns_read(context).values())
-            most = None if whole else max(0, min(self._rows, int((least - read) / each)))
+            most = self._rows if whole else max(0, min(self._rows, int((least - read) / each)))
             count = self._exceptions(column, context, most)
-            if (most is None or count <= most) and count * each + read < least:
+            if count <= most and count * each + read < least:
                 best, least, own = context, count * each + read, count * each
             return count
 
@@ -123,8 +118,8 @@ class Functions:
         for i, a in enumerate(tops):
             ways.append(Context(a.parents, PREVIOUS))
             ways += [Context((*b.parents, *a.parents)) for b in tops[:i]]
-        if self._column(column).numbers is not None:
-            numeric = [i for i in before if self._column(i).numbers is not None
+        if self._column(column).has_numbers:
+            numeric = [i for i in before if self._column(i).has_numbers
                        and self._counts[i] > _TOPS]  # fmt: skip
             operations = DIFFERENCE, CLOCK_DIFFERENCE
             near = numeric[:8]
@@ -135,12 +130,6 @@ class Functions:
 
 def _of(columns: Sequence[int]) -> list[Context]:
     return [Context((Parent(SYMBOL, column),)) for column in columns]
-
-
-def _begin(column: Values, rows: int) -> Values:
-    numbers = column.numbers
-    part: I64 | None = None if numbers is None else numbers[:rows]
-    return Values(np.ascontiguousarray(column.symbols[:rows]), part)
 
 
 def _entropy(column: Values) -> float:

@@ -11,6 +11,7 @@ int64, uint64 = numba.int64, numba.uint64
 _LF, _CR = 10, 13
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _DIGITS = 18  # of a number, at most
+_MAX_VALUE = 10**_DIGITS
 _BLOCK = 64  # bytes that are looked at at once for separators
 _FIRST_SLOTS = 1 << 10  # of a column whose cells are numbered; more where many differ
 _ROWS_AT_ONCE = 512  # which stay in the cache while all their columns are looked at
@@ -391,6 +392,51 @@ def read_numbers(data, places, lengths, quote, values, decimals):
             flags |= 64
         decimals[index(cell)] = places_behind | flags if places_behind < 32 else int64(-1)
         values[index(cell)] = -value if minus else value
+
+
+@kernel(types.int64(I64, I64))
+def scale_numbers(values, decimals):
+    """Chooses how numbers of a column are written, as most are; -1 if half of them are none.
+
+    Takes what `read_numbers` sets, and sets `decimals` to 1 for the numbers that are written so,
+    whose `values` are then integers over one power of ten, to 0 for the others, whose are 0.
+    Returns that power, 32 more if zeros at the end are left out, 64 more for quotes.
+    """
+    good = int64(0)
+    quoted = int64(0)
+    most = int64(0)
+    for i in range(values.size):
+        if decimals[index(i)] >= 0:
+            good += 1
+            quoted += decimals[index(i)] >> 5 & 1
+            most = max(most, decimals[index(i)] & 31)
+    if 2 * good <= values.size or most > _DIGITS:
+        return int64(-1)
+    quotes = int64(2 * quoted > good)
+    trimmed = int64(0)
+    fixed = int64(0)
+    for i in range(values.size):
+        found = decimals[index(i)]
+        if found >= 0 and found >> 5 & 1 == quotes:
+            trimmed += found & 64 == 0
+            fixed += found & 31 == most
+    trims = trimmed >= fixed
+    good = 0
+    for i in range(values.size):
+        found = decimals[index(i)]
+        fits = found & 64 == 0 if trims else found & 31 == most
+        fits = fits and found >= 0 and found >> 5 & 1 == quotes
+        scale = int64(1)
+        if fits:
+            for _ in range(most - (found & 31)):
+                scale *= 10
+            fits = abs(values[index(i)]) < _MAX_VALUE // scale
+        decimals[index(i)] = int64(fits)
+        values[index(i)] = values[index(i)] * scale if fits else int64(0)
+        good += fits
+    if 2 * good <= values.size:
+        return int64(-1)
+    return most | (32 if trims else 0) | quotes << 6
 
 
 @kernel(types.int64(I32, types.int64, types.int64, I64, I64))

@@ -1,16 +1,103 @@
 """Symbols of a column by a prefix code, or as a function of other columns."""
 
+import math
+
 import numba
 from numba import types
 
 from densor.codec.table.mixing_kernels import CODE_TYPE, mix
-from densor.codec.table.state import BEFORE_PREVIOUS, MAX_LENGTH, PARENTS, PREVIOUS, QUICK
+from densor.codec.table.state import (
+    BEFORE_PREVIOUS,
+    MAX_LENGTH,
+    MISSING_STEP,
+    PARENTS,
+    PREVIOUS,
+    QUICK,
+)
 from densor.entropy.intrinsics import load_u64, operation, store_u64
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 
 int64, uint64 = numba.int64, numba.uint64
 
 _swapped = operation(types.uint64(types.uint64), lambda builder, value: builder.bswap(value))
+
+
+@kernel(types.void(I64, I32, I64))
+def take_numbers(alphabet, symbols, out):
+    """Sets the number of each row; symbols are below `alphabet.size`."""
+    for row in range(symbols.size):
+        out[index(row)] = alphabet[index(symbols[index(row)])]
+
+
+@kernel(types.void(I32, I32, I32))
+def take_symbols(ranks, ids, out):
+    """Sets the symbol of each row; `ids` are below `ranks.size`."""
+    for row in range(ids.size):
+        out[index(row)] = ranks[index(ids[index(row)])]
+
+
+@kernel(types.int64(I64, I32, I64, types.int64))
+def count_steps(alphabet, symbols, slots, most):
+    """How many steps from number to number differ, the first from 0; more than `most` if more.
+
+    `slots`: int64, `MISSING_STEP`, a power of two and more than twice `most`.
+    """
+    mask = uint64(slots.size - 1)
+    count = int64(0)
+    last = int64(0)
+    for row in range(symbols.size):
+        value = alphabet[index(symbols[index(row)])]
+        step = value - last
+        last = value
+        slot = (uint64(step) * uint64(0x9E3779B97F4A7C15) >> uint64(32)) & mask
+        while slots[index(slot)] != step and slots[index(slot)] != MISSING_STEP:
+            slot = (slot + uint64(1)) & mask
+        if slots[index(slot)] == MISSING_STEP:
+            slots[index(slot)] = step
+            count += 1
+            if count > most:
+                break
+    return count
+
+
+@kernel(types.float64(I64))
+def bits_of(counts):
+    """Bits of symbols that occur so often."""
+    total = int64(0)
+    for i in range(counts.size):
+        total += counts[index(i)]
+    bits = 0.0
+    for i in range(counts.size):
+        count = counts[index(i)]
+        if count > 0:
+            bits += count * math.log2(total / count)
+    return bits
+
+
+@kernel(types.boolean(R8, I64, I64, I64, I32, I64))
+def make_code(lengths, first, counts, offset, symbols, codes):
+    """Sets what a canonical code consists of, see `Code`; False if it is not complete.
+
+    Lengths are from 1 to `MAX_LENGTH`; `first`, `counts`, `offset`: int64[MAX_LENGTH + 2].
+    """
+    counts[:] = 0
+    for i in range(lengths.size):
+        counts[index(lengths[index(i)])] += 1
+    first[0] = 0
+    offset[0] = 0
+    for length in range(1, MAX_LENGTH + 2):
+        first[index(length)] = (first[index(length - 1)] + counts[index(length - 1)]) << 1
+        offset[index(length)] = offset[index(length - 1)] + counts[index(length - 1)]
+    for i in range(lengths.size):
+        length = lengths[index(i)]
+        symbols[index(offset[index(length)])] = i
+        codes[index(i)] = first[index(length)]
+        offset[index(length)] += 1
+        first[index(length)] += 1
+    for length in range(1, MAX_LENGTH + 2):
+        offset[index(length)] -= counts[index(length)]
+        first[index(length)] -= counts[index(length)]
+    return first[MAX_LENGTH] + counts[MAX_LENGTH] == int64(1) << MAX_LENGTH
 
 
 @kernel(types.int64(CODE_TYPE, I32, W8))
@@ -101,6 +188,29 @@ def _place(context, parents, rows, row, last, last2, places):
     if flags & BEFORE_PREVIOUS:
         h = mix(h, last2)
     return h & (places - 1)
+
+
+@kernel(types.int64(I64, I64, I32, I64, types.int64, types.int64))
+def count_exceptions(context, parents, symbols, places, stamp, most):
+    """How many exceptions there are, at most one more than `most`.
+
+    `places`: int64, a power of two; those of other calls have other stamps.
+    """
+    count = int64(0)
+    last = int64(-1)
+    last2 = int64(-1)
+    for row in range(symbols.size):
+        place = _place(context, parents, symbols.size, row, last, last2, places.size)
+        symbol = int64(symbols[index(row)])
+        expected = stamp << 32 | symbol
+        if places[index(place)] != expected:
+            count += 1
+            if count > most:
+                break
+            places[index(place)] = expected
+        last2 = last
+        last = symbol
+    return count
 
 
 @kernel(types.int64(I64, I64, I32, I32, I64))
