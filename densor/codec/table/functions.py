@@ -6,17 +6,19 @@ import numpy as np
 
 from densor.codec.table.contexts import (
     CLOCK_DIFFERENCE,
+    DAY,
     DIFFERENCE,
     SYMBOL,
     Context,
     Parent,
     Values,
-    values_of,
 )
 from densor.codec.table.state import PARENTS, PREVIOUS
 from densor.entropy.deferred import deferred
 
-count_exceptions = deferred("densor.codec.table.symbol_kernels", "count_exceptions")
+count_exceptions, count_under_difference = deferred(
+    "densor.codec.table.symbol_kernels", "count_exceptions", "count_under_difference"
+)
 
 _LEAST_ROWS, MOST_ROWS = 1 << 11, 1 << 13  # by too few, keys of many cells are all exceptions
 _SHARE_OF_ROWS = 3  # binary: an eighth of a table is looked at, for the time
@@ -45,9 +47,10 @@ class Functions:
         self._rows = min(rows, most)
         self._columns = [None if c is None else c.first(self._rows) for c in columns]
         self._counts = counts
-        self._parents = np.empty((len(columns) + 1, self._rows), np.int64)
-        for parent, column in zip(self._parents, self._columns, strict=False):
-            parent[:] = 0 if column is None else column.symbols
+        symbols = np.zeros((len(columns), self._rows), np.int64)
+        for row, column in zip(symbols, self._columns, strict=True):
+            row[:] = 0 if column is None else column.symbols
+        self._symbols = symbols.reshape(-1)
         self._places = np.zeros(_PLACES << max(0, self._rows - 1).bit_length(), np.int64)
         self._stamp = 0
         self._bits = [0.0 if c is None else _entropy(c) for c in self._columns]
@@ -67,14 +70,17 @@ class Functions:
 
     def _exceptions(self, column: int, context: Context, most: int) -> int:
         """How many there are, if not more than `most`; otherwise more than that."""
-        fields = [parent.a for parent in context.parents]
-        if fields and context.parents[0].operation:  # the only one
-            fields = [len(self._columns)]
-            self._parents[-1] = values_of(context.parents[0], self._column)
-        numbers = np.array([*fields, -1, -1, -1][:PARENTS] + [context.flags])
         self._stamp += 1
         sides = self._column(column).symbols, self._places, self._stamp, most
-        return int(count_exceptions(numbers, self._parents.reshape(-1), *sides))
+        parents = context.parents
+        if parents and parents[0].operation:  # the only one
+            a, b = (self._column(i) for i in parents[0].columns)
+            if parents[0].operation == DIFFERENCE:
+                return int(count_under_difference(a.numbers, b.numbers, 0, *sides))
+            return int(count_under_difference(a.minutes, b.minutes, DAY, *sides))
+        numbers = [*(parent.a for parent in parents), *[-1] * (PARENTS - len(parents))]
+        fields = np.array([*numbers, context.flags])
+        return int(count_exceptions(fields, self._symbols, *sides))
 
     def _best(self, column: int, before: Sequence[int]) -> Context | None:
         """The function that costs least, a share of what is read for it among that."""

@@ -221,8 +221,8 @@ def _word(data, at, length):
 
 @inlined
 def _same(data, a, b, length):
-    """Whether two cells that share eight bytes share the others."""
-    at = int64(8)
+    """Whether two cells of one length are the same."""
+    at = int64(0)
     while at < length:
         rest = min(length - at, int64(8))
         if _word(data, a + at, rest) != _word(data, b + at, rest):
@@ -232,7 +232,11 @@ def _same(data, a, b, length):
 
 
 @inlined
-def _hash(data, at, length, word):
+def _key(data, at, length):
+    """A number for a cell: its bytes and their number if these are at most seven, else a hash."""
+    word = _word(data, at, length)
+    if length < 8:
+        return word | uint64(length) << uint64(56)
     h = (word + uint64(length)) * uint64(_MULTIPLIER)
     more = int64(8)
     while more < length:
@@ -240,22 +244,34 @@ def _hash(data, at, length, word):
         rest = min(length - more, int64(8))
         h = (h + _word(data, at + more, rest)) * uint64(_MULTIPLIER)
         more += 8
-    return h >> uint64(32)
+    return h | uint64(1) << uint64(63)
 
 
 @inlined
-def _find(data, at, length, word, slots, table, mask, base, words, lengths, places):
+def _find(data, at, length, key, slots, table, mask, base, keys, lengths, places):
     """The slot of a cell from `slots[table]` on, whose number counts from `base`; or a free one."""
-    slot = _hash(data, at, length, word) & mask
+    slot = (key * uint64(_MULTIPLIER) >> uint64(32)) & mask
     while True:
         known = base + int64(slots[index(table + int64(slot))])
         if known < base or (
-            words[index(known)] == int64(word)
-            and int64(lengths[index(known)]) == length
-            and _same(data, at, int64(places[index(known)]), length)
+            uint64(keys[index(known)]) == key
+            and (
+                length < 8
+                or (
+                    int64(lengths[index(known)]) == length
+                    and _same(data, at, int64(places[index(known)]), length)
+                )
+            )
         ):
             return table + int64(slot)
         slot = (slot + uint64(1)) & mask
+
+
+@inlined
+def _keys_to_words(data, first, last, words, lengths, places):
+    for cell in range(first, last):
+        at, length = int64(places[index(cell)]), int64(lengths[index(cell)])
+        words[index(cell)] = int64(_word(data, at, length))
 
 
 @kernel(types.int64(R8, I32, *[types.int64] * 4, I32, I64, I32, I32, I32))
@@ -272,30 +288,29 @@ def intern(data, starts, first, second, between, rows, slots, words, lengths, pl
     for row in range(rows):
         at = int64(starts[index(first + row)])
         length = int64(starts[index(second + row)]) - between - at
-        word = _word(data, at, length)
-        slot = _find(data, at, length, word, slots, 0, mask, 0, words, lengths, places)
+        key = _key(data, at, length)
+        slot = _find(data, at, length, key, slots, 0, mask, 0, words, lengths, places)
         if slots[index(slot)] < 0:
             if count == places.size:
                 return int64(-1)
             slots[index(slot)] = count
-            words[index(count)] = int64(word)
+            words[index(count)] = int64(key)
             lengths[index(count)] = length
             places[index(count)] = at
             count += 1
         numbers[index(row)] = slots[index(slot)]
+    _keys_to_words(data, 0, count, words, lengths, places)
     return count
 
 
 @inlined
-def _grow(data, count, slots, table, base, words, lengths, places, size):
+def _grow(count, slots, table, base, keys, size):
     """Numbers cells anew in more slots, `size` of them."""
     slots[table : table + size] = -1
     mask = uint64(size - 1)
     for cell in range(count):
-        at = int64(places[index(base + cell)])
-        length = int64(lengths[index(base + cell)])
-        word = uint64(words[index(base + cell)])
-        slot = _hash(data, at, length, word) & mask
+        key = uint64(keys[index(base + cell)])
+        slot = (key * uint64(_MULTIPLIER) >> uint64(32)) & mask
         while slots[index(table + int64(slot))] >= 0:
             slot = (slot + uint64(1)) & mask
         slots[index(table + int64(slot))] = cell
@@ -327,23 +342,26 @@ def intern_columns(
                 at = int64(starts[index(column * step + row)])
                 behind = int64(starts[index((column + 1) * step + row)])
                 length = behind - between[index(column)] - at
-                word = _word(data, at, length)
-                slot = _find(data, at, length, word, slots, table, mask, base, words, lengths,
+                key = _key(data, at, length)
+                slot = _find(data, at, length, key, slots, table, mask, base, words, lengths,
                              places)  # fmt: skip
                 known = slots[index(slot)]
                 if known < 0:
                     known = count
                     slots[index(slot)] = count
-                    words[index(base + count)] = int64(word)
+                    words[index(base + count)] = int64(key)
                     lengths[index(base + count)] = length
                     places[index(base + count)] = at
                     count += 1
-                    if 2 * count > size:
+                    if 4 * count > size:
                         size = min(room, 4 * size)
                         mask = uint64(size - 1)
-                        _grow(data, count, slots, table, base, words, lengths, places, size)
+                        _grow(count, slots, table, base, words, size)
                 numbers[index(base + row)] = known
             sizes[index(column)], counts[index(column)] = size, count
+    for column in range(columns):
+        base = column * rows
+        _keys_to_words(data, base, base + counts[index(column)], words, lengths, places)
 
 
 @kernel(types.void(R8, I32, I32, types.int64, I64, I64))

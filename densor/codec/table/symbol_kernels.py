@@ -213,6 +213,24 @@ def count_exceptions(context, parents, symbols, places, stamp, most):
     return count
 
 
+@kernel(types.int64(I64, I64, types.int64, I32, I64, types.int64, types.int64))
+def count_under_difference(a, b, modulus, symbols, places, stamp, most):
+    """As `count_exceptions`, under `a - b` alone, modulo a number if it is not 0."""
+    count = int64(0)
+    for row in range(symbols.size):
+        value = a[index(row)] - b[index(row)]
+        if modulus and not 0 <= value < modulus:
+            value %= modulus
+        place = mix(int64(0), value) & (places.size - 1)
+        expected = stamp << 32 | int64(symbols[index(row)])
+        if places[index(place)] != expected:
+            count += 1
+            if count > most:
+                break
+            places[index(place)] = expected
+    return count
+
+
 @kernel(types.int64(I64, I64, I32, I32, I64))
 def find_exceptions(context, parents, symbols, places, rows):
     """The rows whose symbol is not the last one under their context; how many, at most `rows.size`.
