@@ -1,5 +1,6 @@
 """Contexts as they stand in a chunk, and what they are made of."""
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,16 +10,20 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.table.layout import I32, I64
-from densor.codec.table.state import FIELDS, PARENTS
+from densor.codec.table.state import FIELDS, FUNCTION_PLACES, PARENTS
 from densor.codec.table.wire import Reader, Writer
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError, LimitError
 
-take_numbers = deferred("densor.codec.table.symbol_kernels", "take_numbers")
+add_numbers, take_numbers = deferred(
+    "densor.codec.table.symbol_kernels", "add_numbers", "take_numbers"
+)
+_local = threading.local()
 
 SYMBOL, SUM, DIFFERENCE, CLOCK_SUM, CLOCK_DIFFERENCE = range(5)  # operations
 DAY = 1440  # minutes
 MAX_PARENTS = 48
+_LAST_STAMP = (1 << 31) - 1
 MAX_VALUES = 1 << 25  # of all parents of a column together
 
 
@@ -89,18 +94,19 @@ class Context(NamedTuple):
     flags: int = 0
 
 
-def values_of(parent: Parent, column: Callable[[int], Values]) -> I64:
-    """int64[rows]; FormatError where a column has no numbers."""
+def values_of(parent: Parent, column: Callable[[int], Values], out: I64) -> None:
+    """Sets int64[rows]; FormatError where a column has no numbers."""
     operation = parent.operation
     first = column(parent.a)
     if operation == SYMBOL:
-        return first.symbols.astype(np.int64)
+        out[:] = first.symbols
+        return
     second = column(parent.b)
+    sign = 1 if operation in (SUM, CLOCK_SUM) else -1
     if operation in (SUM, DIFFERENCE):
-        a, b = first.numbers, second.numbers
-        return a + b if operation == SUM else a - b
-    a, b = first.minutes, second.minutes
-    return (a + b if operation == CLOCK_SUM else a - b) % DAY
+        add_numbers(first.numbers, second.numbers, sign, 0, out)
+    else:
+        add_numbers(first.minutes, second.minutes, sign, DAY, out)
 
 
 def _minutes(clock: I64) -> I64:
@@ -168,5 +174,14 @@ def arrays_of(
         row[PARENTS] = context.flags
     values = np.empty((len(parents), rows), np.int64)
     for out, parent in zip(values, parents, strict=True):
-        out[:] = values_of(parent, column)
+        values_of(parent, column, out)
     return numbers, values
+
+
+def function_places() -> tuple[I64, int]:
+    """Places of a function, which this thread has until it asks again, and the stamp of new ones."""
+    places, stamp = _local.__dict__.get("places", (None, 0))
+    if places is None or stamp == _LAST_STAMP:
+        places, stamp = np.zeros(FUNCTION_PLACES, np.int64), 0
+    _local.places = places, stamp + 1
+    return places, stamp + 1

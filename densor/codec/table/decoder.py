@@ -7,7 +7,7 @@ import xxhash
 
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
-from densor.codec.table.contexts import Values, arrays_of, take_contexts
+from densor.codec.table.contexts import Values, arrays_of, function_places, take_contexts
 from densor.codec.table.dictionary import (
     Cells,
     cells_of_numbers,
@@ -33,7 +33,7 @@ from densor.codec.table.payload import (
     parse_head,
 )
 from densor.codec.table.prefix_code import code_of
-from densor.codec.table.state import FUNCTION_PLACES, MAX_CONTEXTS, PADDING, QUICK
+from densor.codec.table.state import MAX_CONTEXTS, PADDING, QUICK
 from densor.codec.table.wire import Reader
 from densor.entropy.deferred import deferred
 from densor.errors import ChecksumError, FormatError, LimitError
@@ -214,9 +214,8 @@ class Columns(ABC):
         rows = np.cumsum(gaps + 1) - 1
         if exceptions and rows[-1] >= total:
             raise FormatError("function of a table has impossible exceptions")
-        places = np.zeros(FUNCTION_PLACES, np.int32)
         flat = numbers.reshape(-1), parents.reshape(-1)
-        if not apply_function(*flat, rows, values, places, symbols):
+        if not apply_function(*flat, rows, values, *function_places(), symbols):
             raise FormatError("function of a table has too few exceptions")
 
 

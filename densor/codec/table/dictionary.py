@@ -47,6 +47,8 @@ class Cells(NamedTuple):
 
 def cells_of_texts(blob: bytes, terminator: int, count: int) -> Cells:
     """Texts that each end with the terminator, which is in none of them."""
+    if not blob and not count:
+        return Cells(np.zeros(PADDING, np.uint8), np.zeros(1, np.int64))
     data = np.frombuffer(blob, np.uint8)
     ends = np.flatnonzero(data == terminator)
     if ends.size != count or (count and ends[-1] != data.size - 1) or (not count and data.size):

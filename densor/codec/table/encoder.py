@@ -26,6 +26,7 @@ from densor.codec.table.contexts import (
     Context,
     Values,
     arrays_of,
+    function_places,
     pack_contexts,
     parents_of,
 )
@@ -52,7 +53,7 @@ from densor.codec.table.payload import (
 )
 from densor.codec.table.prefix_code import code_of, lengths_for
 from densor.codec.table.record_cells import items_dictionary, records_of
-from densor.codec.table.state import FUNCTION_PLACES, MISSING_STEP
+from densor.codec.table.state import MISSING_STEP
 from densor.codec.table.wire import Writer
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
@@ -314,9 +315,8 @@ class TableCoder:
     ) -> bytes | None:
         numbers, parents = arrays_of([context], lambda i: _values(columns, i), symbols.size)
         rows = np.empty(min(symbols.size, most) + 1, np.int64)
-        places = np.zeros(FUNCTION_PLACES, np.int32)
         flat = numbers.reshape(-1), parents.reshape(-1)
-        count = int(find_exceptions(*flat, symbols, places, rows))
+        count = int(find_exceptions(*flat, symbols, *function_places(), rows))
         if count > rows.size:
             return None
         rows = rows[:count]
@@ -373,8 +373,8 @@ def _can_be_had(columns: Sequence[Column], context: Context) -> bool:
 def _is_guessed(contexts: I64, parents: I64, symbols: I32) -> bool:
     """Whether most symbols are the last one under the first context."""
     rows = np.empty(int(_MAX_SHARE_OF_WRONG * symbols.size) + 1, np.int64)
-    places = np.zeros(FUNCTION_PLACES, np.int32)
-    wrong = find_exceptions(contexts[0].copy(), parents.reshape(-1), symbols, places, rows)
+    sides = symbols, *function_places(), rows
+    wrong = find_exceptions(contexts[0].copy(), parents.reshape(-1), *sides)
     return int(wrong) < rows.size
 
 

@@ -84,7 +84,8 @@ class Sample:
 
     def _values(self, parent: Parent) -> I64:
         if parent not in self._known:
-            self._known[parent] = values_of(parent, self.column)
+            self._known[parent] = np.empty(self.rows, np.int64)
+            values_of(parent, self.column, self._known[parent])
         return self._known[parent]
 
     def forget(self) -> None:

@@ -16,8 +16,8 @@ from densor.codec.table.contexts import (
 from densor.codec.table.state import PARENTS, PREVIOUS
 from densor.entropy.deferred import deferred
 
-count_exceptions, count_under_difference = deferred(
-    "densor.codec.table.symbol_kernels", "count_exceptions", "count_under_difference"
+count_under_difference, find_exceptions = deferred(
+    "densor.codec.table.symbol_kernels", "count_under_difference", "find_exceptions"
 )
 
 _LEAST_ROWS, MOST_ROWS = 1 << 11, 1 << 13  # by too few, keys of many cells are all exceptions
@@ -52,7 +52,7 @@ class Functions:
             row[:] = 0 if column is None else column.symbols
         self._symbols = symbols.reshape(-1)
         self._places = np.zeros(_PLACES << max(0, self._rows - 1).bit_length(), np.int64)
-        self._stamp = 0
+        self._stamp, self._found = 0, np.empty(self._rows, np.int64)
         self._bits = [0.0 if c is None else _entropy(c) for c in self._columns]
         coded = [i for i, c in enumerate(self._columns) if c is not None and counts[i] > 1]
         self.order = sorted(coded, key=lambda i: (-self._bits[i], i))
@@ -71,16 +71,16 @@ class Functions:
     def _exceptions(self, column: int, context: Context, most: int) -> int:
         """How many there are, if not more than `most`; otherwise more than that."""
         self._stamp += 1
-        sides = self._column(column).symbols, self._places, self._stamp, most
+        sides = self._column(column).symbols, self._places, self._stamp
         parents = context.parents
         if parents and parents[0].operation:  # the only one
             a, b = (self._column(i) for i in parents[0].columns)
             if parents[0].operation == DIFFERENCE:
-                return int(count_under_difference(a.numbers, b.numbers, 0, *sides))
-            return int(count_under_difference(a.minutes, b.minutes, DAY, *sides))
+                return int(count_under_difference(a.numbers, b.numbers, 0, *sides, most))
+            return int(count_under_difference(a.minutes, b.minutes, DAY, *sides, most))
         numbers = [*(parent.a for parent in parents), *[-1] * (PARENTS - len(parents))]
         fields = np.array([*numbers, context.flags])
-        return int(count_exceptions(fields, self._symbols, *sides))
+        return int(find_exceptions(fields, self._symbols, *sides, self._found[:most]))
 
     def _best(self, column: int, before: Sequence[int]) -> Context | None:
         """The function that costs least, a share of what is read for it among that."""
