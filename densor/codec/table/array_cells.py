@@ -24,9 +24,10 @@ class ArrayRows(Rows):
 
     def cells(self) -> list[Cells]:
         """The different cells of each column."""
-        return [self._cells(column) for column in range(self.layout.columns)]
+        return [self.cells_of(column) for column in range(self.layout.columns)]
 
-    def _cells(self, column: int) -> Cells:
+    def cells_of(self, column: int) -> Cells:
+        """The different cells of a column."""
         layout = self.layout
         first = [number for number, _ in columns_of(layout)].index(column)
         begins = np.array(layout.places, np.int64).reshape(self.sizes.shape)

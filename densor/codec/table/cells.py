@@ -84,9 +84,17 @@ class Rows:
 
     def cells(self) -> list["Cells"]:
         """The different cells of each column."""
+        return self._cells(0, self.layout.columns)
+
+    def cells_of(self, column: int) -> "Cells":
+        """The different cells of a column of a text."""
+        return self._cells(column, column + 1)[0]
+
+    def _cells(self, first: int, last: int) -> list["Cells"]:
         layout = self.layout
         between = [1 if layout.separated else len(text) for text in layout.between[1:]]
-        return cells_of(self.data, self.starts, self.step, between, self.rows)
+        starts = self.starts[first * self.step :]
+        return cells_of(self.data, starts, self.step, between[first:last], self.rows)
 
     def pack_pieces(self, out: Writer, packer: Packer) -> None:
         """What is no row, and where, as it stands in a chunk."""

@@ -179,7 +179,7 @@ def arrays_of(
 
 
 def function_places() -> tuple[I64, int]:
-    """Places of a function, which this thread has until it asks again, and the stamp of new ones."""
+    """Places of a function, this thread's until it asks again, and the stamp of new ones."""
     places, stamp = _local.__dict__.get("places", (None, 0))
     if places is None or stamp == _LAST_STAMP:
         places, stamp = np.zeros(FUNCTION_PLACES, np.int64), 0

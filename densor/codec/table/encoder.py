@@ -134,7 +134,9 @@ def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
     out.raw(dictionary.pack_cells(np.zeros(0, np.int64), packer))
     out.raw(pack_values(steps, packer))
     out.byte(dictionary.style)
-    return Column(out.bytes(), Values(symbols.reshape(-1).astype(np.int32), by_row=values), steps.size)
+    return Column(
+        out.bytes(), Values(symbols.reshape(-1).astype(np.int32), by_row=values), steps.size
+    )
 
 
 class Planned(NamedTuple):

@@ -97,12 +97,12 @@ class PlainPart:
     """Rows of a text."""
 
     def __init__(self, rows: Rows) -> None:
-        self._cells = rows.cells()
+        self._rows = rows
         self.rows = rows.rows
 
     def column(self, number: int) -> Column:
         """The cells of a column."""
-        found = self._cells[number]
+        found = self._rows.cells_of(number)
         lengths = found.lengths.astype(np.int64)
         offsets = np.zeros(lengths.size + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])
