@@ -27,6 +27,7 @@ from densor.codec.table.state import PADDING
 from densor.codec.table.wire import Writer
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+from densor.runtime.buffers import ThreadBuffers
 
 intern_columns, read_numbers, scale_numbers, split_rows = deferred(
     "densor.codec.table.kernels", "intern_columns", "read_numbers", "scale_numbers", "split_rows"
@@ -39,6 +40,8 @@ _MIN_SHARE_OF_VALUES = 0.35  # that differ, of the rows; then texts among them a
 _MAX_SHARE_OF_ODD = 0.005
 _FEW = 8  # cells, which are joined one by one
 _ROOM = 64 + PADDING  # behind a text, of line feeds
+_MAX_SCRATCH = 1 << 24  # bytes
+_BUFFERS = ThreadBuffers()
 _TIMES = {20: (SECONDS_ZULU,), 19: (SECONDS, SECONDS_SPACE), 10: (DAYS,)}  # by length
 
 
@@ -113,15 +116,26 @@ def cells_of(
     `starts[(c + 1) step:]`.
     """
     columns = len(between)
-    slots = np.empty(columns << (2 * rows).bit_length(), np.int32)
-    words = np.empty((columns, rows), np.int64)
-    lengths, places, ids = (np.empty((columns, rows), np.int32) for _ in range(3))
+    room = (2 * rows).bit_length()
+    widths = {"slots": 4 << room, "words": 8 * rows, "lengths": 4 * rows, "places": 4 * rows}
+    slots, words, lengths, places = (
+        _scratch(name, columns * width) for name, width in widths.items()
+    )
+    ids = np.empty((columns, rows), np.int32)
     sizes, counts = np.empty(columns, np.int64), np.empty(columns, np.int64)
-    where = starts, step, rows, np.array(between, np.int64), slots
-    flat = [each.reshape(-1) for each in (words, lengths, places, ids)]
-    intern_columns(data, *where, *flat, sizes, counts)
-    each = zip(ids, places, lengths, words, counts.tolist(), strict=True)
-    return [Cells(data, of, at[:n], long[:n], first[:n]) for of, at, long, first, n in each]
+    where = starts, step, rows, np.array(between, np.int64), slots.view(np.int32)
+    each = words.view(np.int64), lengths.view(np.int32), places.view(np.int32)
+    intern_columns(data, *where, *each, ids.reshape(-1), sizes, counts)
+    words_, lengths_, places_ = (one.reshape(columns, rows) for one in each)
+    return [
+        Cells(data, ids[i], places_[i, :n].copy(), lengths_[i, :n].copy(), words_[i, :n].copy())
+        for i, n in enumerate(counts.tolist())
+    ]
+
+
+def _scratch(name: str, size: int) -> Bytes:
+    """Memory that is used again where it is not too much: much of it is never touched."""
+    return _BUFFERS.take(name, size) if size <= _MAX_SCRATCH else np.empty(size, np.uint8)
 
 
 def rows_of(data: Bytes, layout: Layout) -> Rows | None:
