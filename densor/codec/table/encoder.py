@@ -74,6 +74,7 @@ _SAMPLE_BYTES = 1 << 20
 _MAX_STEPS = 0.6  # different steps from row to row, as a share of different cells
 MAX_KNOWN = 48  # columns under latent classes that others may depend on
 _MAX_SHARE_OF_WRONG = 0.3  # of guesses, which make coding faster where they are right
+_LITTLE = 64  # bytes of a function, beside which nothing else is tried
 _LIMIT = 250  # what counters count to
 _SAMPLES = {2: 1 << 14, 4: 20000, 12: 1 << 17}  # rows, by how many contexts are mixed
 
@@ -301,8 +302,10 @@ class TableCoder:
         found = None
         if context is not None:
             found = self._by_function(columns, symbols, context, len(head) + size)
+        if found and len(found) <= _LITTLE:
+            return found
         if size < symbols.size >> 2:  # where codes of a bit are too long
-            packed = self._packer.numbers(coded.astype(np.int64))
+            packed = self._packer.numbers(coded)
             if len(packed) < size + len(head):
                 by_bytes = bytes([BYTES, int(differences)]) + packed
                 return found if found and len(found) < len(by_bytes) else by_bytes
@@ -327,7 +330,7 @@ class TableCoder:
         pack_contexts([context], out)
         out.number(count)
         out.raw(self._packer.numbers(np.diff(rows, prepend=-1) - 1))
-        out.raw(self._packer.numbers(symbols[rows].astype(np.int64)))
+        out.raw(self._packer.numbers(symbols[rows]))
         return out.bytes()
 
 

@@ -91,6 +91,8 @@ class Functions:
             nonlocal best, least, own
             read = _READ_SHARE * sum(self._columns_read(context).values())
             most = self._rows if whole else max(0, min(self._rows, int((least - read) / each)))
+            if not most:  # the first row is an exception
+                return self._rows
             count = self._exceptions(column, context, most)
             if count <= most and count * each + read < least:
                 best, least, own = context, count * each + read, count * each

@@ -667,3 +667,50 @@ def write_numbers(values, decimals, trimmed, quote, digits, out, offsets):
             out[index(at)] = quote
             at += 1
         offsets[index(i + 1)] = at
+
+
+@inlined
+def _put_digits(out, at, value, count):
+    for i in range(count - 1, -1, -1):
+        out[index(at + i)] = 48 + value % 10
+        value //= 10
+
+
+@kernel(types.void(I64, types.boolean, types.int64, R8, types.int64, W8))
+def write_times(values, is_days, middle, ending, quote, out):
+    """Writes days or seconds since 1970, of years 1 to 9999, as cells of one length.
+
+    `middle`: between day and time; `ending`: behind each; `quote`: before each, -1 for none.
+    """
+    at = int64(0)
+    for i in range(values.size):
+        value = values[index(i)]
+        days = value if is_days else value // 86400
+        seconds = value - 86400 * days
+        since = days + 719468  # 1 March of the year 0: months are counted from March on
+        era = since // 146097  # of 400 years
+        day = since - 146097 * era
+        year = (day - day // 1460 + day // 36524 - day // 146096) // 365
+        day -= 365 * year + year // 4 - year // 100
+        month = (5 * day + 2) // 153
+        day -= (153 * month + 2) // 5
+        if quote >= 0:
+            out[index(at)] = quote
+            at += 1
+        _put_digits(out, at, year + 400 * era + (month >= 10), 4)
+        _put_digits(out, at + 5, month + (3 if month < 10 else -9), 2)
+        _put_digits(out, at + 8, day + 1, 2)
+        out[index(at + 4)] = 45
+        out[index(at + 7)] = 45
+        at += 10
+        if not is_days:
+            out[index(at)] = middle
+            _put_digits(out, at + 1, seconds // 3600, 2)
+            _put_digits(out, at + 4, seconds // 60 % 60, 2)
+            _put_digits(out, at + 7, seconds % 60, 2)
+            out[index(at + 3)] = 58
+            out[index(at + 6)] = 58
+            at += 9
+        for j in range(ending.size):
+            out[index(at + j)] = ending[index(j)]
+        at += ending.size
