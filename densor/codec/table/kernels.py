@@ -354,7 +354,7 @@ def intern_columns(
                     lengths[index(base + count)] = length
                     places[index(base + count)] = at
                     count += 1
-                    if 4 * count > size:
+                    if 4 * count > size and size < room:
                         size = min(room, 4 * size)
                         mask = uint64(size - 1)
                         _grow(count, slots, table, base, words, size)
