@@ -29,6 +29,7 @@ _EXCEPTION = 12  # bits of one besides its symbol
 _GOOD = 0.02  # share of exceptions with which nothing else is looked for
 _MAX_SHARE = 0.8  # of the cost of symbols alone
 _READ_SHARE = 0.15  # of the bits of columns that a function needs, which it must save
+_SMALL = 1 << 17  # rows of a whole table, which is read at once anyway: there it need not
 
 
 class Functions:
@@ -42,6 +43,7 @@ class Functions:
         self, columns: Sequence[Values | None], counts: Sequence[int], most: int | None = None
     ) -> None:
         rows = max((c.symbols.size for c in columns if c is not None), default=0)
+        self._share = 0.0 if most is None and rows < _SMALL else _READ_SHARE
         if most is None:
             most = min(MOST_ROWS, max(_LEAST_ROWS, rows >> _SHARE_OF_ROWS))
         self._rows = min(rows, most)
@@ -89,7 +91,7 @@ class Functions:
 
         def try_way(context: Context, *, whole: bool = False) -> int:
             nonlocal best, least, own
-            read = _READ_SHARE * sum(self._columns_read(context).values())
+            read = self._share * sum(self._columns_read(context).values())
             most = self._rows if whole else max(0, min(self._rows, int((least - read) / each)))
             if not most:  # the first row is an exception
                 return self._rows
