@@ -115,22 +115,21 @@ def cells_of(
     Cells of column c begin at `starts[c step:]`, int32, and end `between[c]` bytes before
     `starts[(c + 1) step:]`.
     """
-    columns = len(between)
-    room = (2 * rows).bit_length()
-    widths = {"slots": 4 << room, "words": 8 * rows, "lengths": 4 * rows, "places": 4 * rows}
-    slots, words, lengths, places = (
-        _scratch(name, columns * width) for name, width in widths.items()
-    )
+    columns, room = len(between), (2 * rows).bit_length()
+    slots = _scratch("slots", columns * 4 << room).view(np.int32)
+    words = _scratch("words", columns * 8 * rows).view(np.int64)
+    lengths = _scratch("lengths", columns * 4 * rows).view(np.int32)
+    places = _scratch("places", columns * 4 * rows).view(np.int32)
     ids = np.empty((columns, rows), np.int32)
     sizes, counts = np.empty(columns, np.int64), np.empty(columns, np.int64)
-    where = starts, step, rows, np.array(between, np.int64), slots.view(np.int32)
-    each = words.view(np.int64), lengths.view(np.int32), places.view(np.int32)
-    intern_columns(data, *where, *each, ids.reshape(-1), sizes, counts)
-    words_, lengths_, places_ = (one.reshape(columns, rows) for one in each)
-    return [
-        Cells(data, ids[i], places_[i, :n].copy(), lengths_[i, :n].copy(), words_[i, :n].copy())
-        for i, n in enumerate(counts.tolist())
-    ]
+    where = starts, step, rows, np.array(between, np.int64), slots
+    intern_columns(data, *where, words, lengths, places, ids.reshape(-1), sizes, counts)
+    found = []
+    for column, count in enumerate(counts.tolist()):
+        cells = slice(column * rows, column * rows + count)
+        each = places[cells].copy(), lengths[cells].copy(), words[cells].copy()
+        found.append(Cells(data, ids[column], *each))
+    return found
 
 
 def _scratch(name: str, size: int) -> Bytes:

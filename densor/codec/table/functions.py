@@ -50,8 +50,8 @@ class Functions:
         self._columns = [None if c is None else c.first(self._rows) for c in columns]
         self._counts = counts
         symbols = np.zeros((len(columns), self._rows), np.int64)
-        for row, column in zip(symbols, self._columns, strict=True):
-            row[:] = 0 if column is None else column.symbols
+        for row, values in zip(symbols, self._columns, strict=True):
+            row[:] = 0 if values is None else values.symbols
         self._symbols = symbols.reshape(-1)
         self._places = np.zeros(_PLACES << max(0, self._rows - 1).bit_length(), np.int64)
         self._stamp, self._found = 0, np.empty(self._rows, np.int64)

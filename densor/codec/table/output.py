@@ -147,5 +147,5 @@ class Text:
             raise FormatError(_OTHER_SIZE)
         separator = layout.separator if layout.separated else -1
         grid = self._ids, step, first, last, layout.columns, separator
-        cells = *where, self._blob, *self._literals, layout.ending, out.size
-        return int(join_rows(*grid, *cells, out, at))
+        between = *self._literals, layout.ending, out.size
+        return int(join_rows(*grid, *where, self._blob, *between, out, at))

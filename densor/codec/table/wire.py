@@ -111,7 +111,9 @@ class Reader:
             raise FormatError("numbers of a table are too few")
         bytes_ = np.frombuffer(planes, np.uint8).reshape(width, count)
         if width == 1:
-            return bytes_[0].astype(np.int64)
+            wide: npt.NDArray[np.int64] = bytes_[0].astype(np.int64)
+            return wide
         whole = np.zeros((count, 8), np.uint8)
         whole[:, :width] = bytes_.T
-        return whole.view("<i8").reshape(-1).astype(np.int64, copy=False)
+        found: npt.NDArray[np.int64] = whole.view("<i8").reshape(-1).astype(np.int64, copy=False)
+        return found
