@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float32]
 def _codes(numbers: Floats) -> Bytes:
     """E2M1, two in a byte, the first one low."""
     four = np.clip(numbers, -6, 6).astype(ml_dtypes.float4_e2m1fn).view(np.uint8)
-    return four[..., 0::2] & 15 | four[..., 1::2] << 4
+    return (four[..., 0::2] & 15 | four[..., 1::2] << 4).astype(np.uint8)
 
 
 def nvfp4(matrix: Floats) -> tuple[Bytes, Bytes]:

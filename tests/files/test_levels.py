@@ -3,6 +3,7 @@
 import io
 import itertools
 import os
+import pickle
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,21 @@ def test_little_that_is_left_is_coded_under_few_codes() -> None:
         matrix = weights(rng, 100)[:64] * np.exp(rng.standard_normal((64, 1)))
         small = np.clip(matrix * 1000 + 128, 0, 255).astype(np.uint8)
         assert not larger_than_lower({level: len(compress(small, level=level)) for level in QUICK})
+
+
+def test_small_floats_under_fewer_codes() -> None:
+    """Filters of slightly different scale: codes of their own take more than they save."""
+    rng = np.random.default_rng(2)
+    numbers = 0.1 * rng.standard_normal(35000)
+    scales = np.exp(0.2 * np.repeat(rng.standard_normal(61), 576)[:35000])
+    filters = (numbers * scales).astype(np.float16)
+    assert not larger_than_lower(sizes(filters.tobytes(), (1, 2, 3)))
+
+
+def test_bytes_that_faster_levels_of_zstandard_code_better() -> None:
+    """A sample shows it of the fastest one alone; the one between is the best."""
+    records = pickle.dumps([{"a": i, "b": str(i)} for i in range(50000)], 4)
+    assert not larger_than_lower(sizes(records, (1, 2, 3)))
 
 
 @pytest.mark.parametrize("seed", [1, 7, 8])

@@ -1,9 +1,10 @@
 """Floats in matrices: by rows, by scales, by spans, or as planes."""
 
 import math
+from dataclasses import replace
 
 from densor.codec import registry
-from densor.codec.batch import Batch, Coding, Otherwise, Smallest
+from densor.codec.batch import Batch, CodedBatch, Coding, Otherwise, Smallest
 from densor.codec.choose.planes import (
     MAX_BYTES_OF_ZSTD,
     MIN_BYTES_OF_SPANS,
@@ -26,6 +27,7 @@ from densor.runtime.workers import Done
 MIN_MATRICES = 4  # of a batch that holds several; a tensor alone has up to two parts
 MAX_RANK = 128  # the lesser side of a matrix of an adapter
 MAX_BYTES_OF_TRIAL = 1 << 17  # of floats by rows and by planes
+MAX_BYTES_OF_FEWER_CODES = 1 << 18  # of floats by spans, under one code and under several
 MAX_BYTES_OF_SIMPLER = 1 << 19  # of floats also as faster levels take them
 FEW_ROWS = 64
 MAX_LOSS = 1.05  # of what is estimated, over the simpler way, that a trial may still turn round
@@ -152,8 +154,26 @@ def as_spans(batch: Batch, level: Level) -> Coding | None:
     """Floats as most are, several times as fast; the ordinary way where it declines."""
     if batch.data.size < MIN_BYTES_OF_SPANS:
         return None
-    task = batch.workers.submit(encode_span, batch, level)
+    task = batch.workers.submit(_small_span if _is_small(batch) else encode_span, batch, level)
     return Otherwise(task, lambda: as_planes(batch, level))
+
+
+def _is_small(batch: Batch) -> bool:
+    return batch.data.size <= MAX_BYTES_OF_FEWER_CODES
+
+
+def _small_span(batch: Batch, level: Level) -> CodedBatch | None:
+    """A batch by spans, under one code for each plane where the tables of more take more."""
+    coded = encode_span(batch, level)
+    if coded is None or level.classes == 1:
+        return coded
+    simpler = encode_span(batch, replace(level, classes=1))
+    if simpler is None:
+        return coded
+    if simpler.stored < coded.stored:
+        coded, simpler = simpler, coded
+    POOL.give(simpler.memory)
+    return coded
 
 
 def as_planes_or_spans(batch: Batch, level: Level, enough: float = math.inf) -> Coding:

@@ -176,7 +176,8 @@ def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) ->
 def _lengths(total: int) -> npt.NDArray[np.uint16]:
     """Units of bits of a symbol by its count among `total`, from 0 to that."""
     counts = np.arange(total + 1) + 0.25
-    return np.rint(_UNITS_OF_BIT * np.log2((total + 64) / counts)).astype(np.uint16)
+    lengths: npt.NDArray[np.float64] = np.rint(_UNITS_OF_BIT * np.log2((total + 64) / counts))
+    return lengths.astype(np.uint16)
 
 
 def _of_one_type(data: Bytes) -> Stretch | None:
