@@ -365,5 +365,5 @@ def _close(job: Job, args: argparse.Namespace, text: str, original: int, began: 
         return
     if args.verbose:
         seconds = time.perf_counter() - began
-        text += f" in {seconds:.2f} s, {original / seconds / 1e6:.0f} MB/s"
+        text += f" in {seconds:.2f} s, {console.speed(original / seconds / 1e6)} MB/s"
     console.say(f"{job.label}: {text}")
