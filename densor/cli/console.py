@@ -26,11 +26,11 @@ def say(text: str) -> None:
             print(escape(text), file=sys.stderr, flush=True)
 
 
-def put(text: str) -> None:
-    """Text for stdout; FileError if there is none."""
+def put(text: str, flush: bool = False) -> None:
+    """Text for stdout, at once if what follows takes long; FileError if there is none."""
     if sys.stdout is None:
         raise FileError("stdout is closed")
-    print(text)
+    print(text, flush=flush)
 
 
 def fail(names: Sequence[str], error: BaseException) -> None:
@@ -58,6 +58,11 @@ def size(count: float) -> str:
     while count >= 999.95 and unit + 1 < len(_UNITS):
         count, unit = count / 1000, unit + 1
     return f"{count:.1f} {_UNITS[unit]}" if unit else f"{count:.0f} B"
+
+
+def speed(mb_s: float) -> str:
+    """MB/s, with decimals where there would be one digit at most: 1143, 7.4, 0.06."""
+    return f"{mb_s:.{0 if mb_s >= 9.95 else 1 if mb_s >= 0.995 else 2}f}"
 
 
 def percent(stored: int, original: int) -> str:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from densor.cli import table
+from densor.cli import console, table
 from densor.errors import UnsupportedError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def rows_table(rows: Sequence["Result"]) -> str:
         [
             row.codec,
             f"{row.ratio:.2%}",
-            *("-" if speed is None else f"{speed:.0f}" for speed in _both(row)),
+            *("-" if speed is None else console.speed(speed) for speed in _both(row)),
         ]
         for row in rows
     ]
@@ -38,7 +38,7 @@ def bars(rows: Sequence["Result"]) -> str:
     """Two bar charts: ratio, and speed of decompression."""
     columns = min(shutil.get_terminal_size().columns, _MAX_COLUMNS)
     ratios = [(row.codec, row.ratio, f"{row.ratio:.2%}") for row in rows]
-    speeds = [(name, speed, f"{speed:.0f}") for name, speed in _speeds(rows)]
+    speeds = [(name, speed, console.speed(speed)) for name, speed in _speeds(rows)]
     lines = ["size, less is better", *_chart(ratios, columns)]
     return "\n".join([*lines, "", "MB/s decompressed, more is better", *_chart(speeds, columns)])
 

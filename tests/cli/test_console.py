@@ -99,3 +99,11 @@ def test_no_progress_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> N
 def test_table() -> None:
     text = table.render(["name", "n"], [["a", "10"], ["long name", "9"]])
     assert text == "name        n\na          10\nlong name   9"
+
+
+@pytest.mark.parametrize(
+    ("mb_s", "text"),
+    [(1143.4, "1143"), (9.96, "10"), (9.94, "9.9"), (1, "1.0"), (0.994, "0.99"), (0.06, "0.06")],
+)
+def test_a_slow_speed_has_decimals(mb_s: float, text: str) -> None:
+    assert console.speed(mb_s) == text

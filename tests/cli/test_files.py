@@ -201,6 +201,7 @@ def test_goes_on_after_an_error(cli: Callable[..., Ran]) -> None:
     ("argv", "message"),
     [
         ("nosuch", "nosuch: No such file or directory"),
+        ("quantise", "quantise: No such file or directory; the command is called quantize"),
         ("-t a.txt", "a.txt: not a densor archive"),
         ("-l a.txt", "a.txt: *"),
         ("-d x.densor", "x.densor: not a densor archive"),

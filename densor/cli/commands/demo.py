@@ -102,11 +102,12 @@ def _show(title: str, files: "list[Item]", args: argparse.Namespace) -> "list[Re
     with console.status(args.quiet) as doing:
         doing("round trip")
         hashes = measure.proof(codecs[1], files, args.threads)
-        rows = measure.rows(files, codecs, args.threads, _REPEAT, None, doing)
     tensors = measure.tensor_count(files)
     console.put(f"{console.escape(title)}: {console.size(original)}, {tensors} tensors")
     for name, before, after in hashes:
-        console.put(f"  {name}: SHA-256 {before[:16]} => {after[:16]}, identical")
+        console.put(f"  {name}: SHA-256 {before[:16]} => {after[:16]}, identical", flush=True)
+    with console.status(args.quiet) as doing:
+        rows = measure.rows(files, codecs, args.threads, _REPEAT, None, doing)
     console.put(f"\n{report.rows_table(rows)}")
     if args.plot is None:
         console.put(f"\n{report.bars(rows)}")

@@ -52,6 +52,6 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _row(trip: "Trip") -> list[str]:
-    speeds = [f"{trip.original / s / 1e6:.0f}" for s in (trip.compress_s, trip.decompress_s)]
+    speeds = [console.speed(trip.original / s / 1e6) for s in (trip.compress_s, trip.decompress_s)]
     ratio = console.percent(trip.stored, trip.original)
     return [trip.name, str(trip.level), ratio, *speeds, "bit for bit"]

@@ -207,8 +207,21 @@ def _check_jobs(jobs: list[Job], args: argparse.Namespace) -> None:
 
 
 def _input(job: Job, args: argparse.Namespace) -> str | BinaryIO:
-    checks.source_file(job.source, "; use -r for the files in it, or densor pack")
+    try:
+        checks.source_file(job.source, "; use -r for the files in it, or densor pack")
+    except FileError as error:
+        raise FileError(f"{error}{_meant(job.source)}") from None
     return streams.stdin(args.overwrite) if job.source == DASH else job.source
+
+
+def _meant(word: str) -> str:
+    """Which command may have been meant by what is no file."""
+    from difflib import get_close_matches
+
+    from densor.cli.dispatch import COMMANDS
+
+    near = [] if os.path.lexists(word) else get_close_matches(word, COMMANDS, 1)
+    return f"; the command is called {near[0]}" if near else ""
 
 
 def _output(job: Job, args: argparse.Namespace) -> str | BinaryIO:
@@ -345,5 +358,5 @@ def _close(job: Job, args: argparse.Namespace, text: str, original: int, began: 
         return
     if args.verbose:
         seconds = time.perf_counter() - began
-        text += f" in {seconds:.2f} s, {original / seconds / 1e6:.0f} MB/s"
+        text += f" in {seconds:.2f} s, {console.speed(original / seconds / 1e6)} MB/s"
     console.say(f"{job.label}: {text}")

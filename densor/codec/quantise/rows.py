@@ -95,10 +95,9 @@ def _convert(
 
 def _work(form: str) -> Work:
     """Work space of the quantiser of a type, in lines of the cache: first that of weights."""
-    if FORMS.get(form, 0) < Q2_K:
-        sizes = 4 * _PADDED, 4 * BLOCK_WORK, BLOCK_CODES
-    else:
-        sizes = 4 * _PADDED, 8192, 4 * SUPER_WORK, SUPER_CODES
+    sizes = [4 * _PADDED, 4 * BLOCK_WORK, BLOCK_CODES]
+    if FORMS.get(form, 0) >= Q2_K:
+        sizes = [4 * _PADDED, 8192, 4 * SUPER_WORK, SUPER_CODES]
     memory = np.empty(sum(sizes) + 63, np.uint8)
     at = -memory.ctypes.data % 64
     parts = []
