@@ -10,8 +10,8 @@ from collections.abc import Sequence
 _ORDERS = (6, 4, 3, 2, 1)  # tokens that a guess follows from
 _LONGEST = _ORDERS[0]
 _HITS = 6  # of a guess, that are counted apart
-# How likely a run of tokens must be to be read ahead: by itself, or beside other segments, for which
-# the network reads its weights anyway.
+# How likely a run of tokens must be to be read ahead: of one segment, or beside others, for which
+# the weights are read anyway.
 _LEAST, _LEAST_BESIDE = 0.3, 0.5
 _MEMORY = 400  # guesses that a rate of success remembers
 _MOST = 8  # tokens of a run
