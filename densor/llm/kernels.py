@@ -100,12 +100,12 @@ def _rows_by_bytes(rows, a, at, stride, w, begin, pairs, out, to, wide):
     """`products.tile` for up to four rows."""
     if rows == 4:
         four_bytes(a, at, stride, w, begin, pairs, out, to, wide)
-        return
-    if rows & 2:
+    elif rows == 3:
+        three_bytes(a, at, stride, w, begin, pairs, out, to, wide)
+    elif rows == 2:
         two_bytes(a, at, stride, w, begin, pairs, out, to, wide)
-    if rows & 1:
-        last = rows - 1
-        one_bytes(a, at + last * stride, stride, w, begin, pairs, out, to + last * wide, wide)
+    else:
+        one_bytes(a, at, stride, w, begin, pairs, out, to, wide)
 
 
 @kernel(types.void(F32, types.int64, F64, I8))

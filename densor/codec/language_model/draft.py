@@ -10,7 +10,9 @@ from collections.abc import Sequence
 _ORDERS = (6, 4, 3, 2, 1)  # tokens that a guess follows from
 _LONGEST = _ORDERS[0]
 _HITS = 6  # of a guess, that are counted apart
-_LEAST = 0.3  # how likely a run of tokens must be to be read ahead
+# How likely a run of tokens must be to be read ahead: of one segment, or beside others, for which
+# the weights are read anyway.
+_LEAST, _LEAST_BESIDE = 0.3, 0.5
 _MEMORY = 400  # guesses that a rate of success remembers
 _MOST = 8  # tokens of a run
 
@@ -76,10 +78,11 @@ class Histories:
 
 
 class Draft:
-    """One segment's guesses from the histories of all."""
+    """One of so many segments: its guesses from the histories of all."""
 
-    def __init__(self, histories: Histories) -> None:
+    def __init__(self, histories: Histories, segments: int) -> None:
         self._histories = histories
+        self._least = _LEAST if segments == 1 else _LEAST_BESIDE
         self._last: list[int] = []
 
     def propose(self, limit: int) -> list[int]:
@@ -89,7 +92,7 @@ class Draft:
         while len(run) < min(limit, _MOST):
             token, share = self._histories.guess(history)
             likely *= share
-            if likely < _LEAST:
+            if likely < self._least:
                 break
             run.append(token)
             history = [*history[-_LONGEST + 1 :], token]

@@ -114,7 +114,7 @@ def code_tokens(
             network.model.start,
             coder(shared, part),
             texts[slot] if texts is not None and shared.coding else None,
-            Draft(histories) if texts is None else Known(texts[slot]),
+            Draft(histories, len(parts)) if texts is None else Known(texts[slot]),
         )
         for slot, part in enumerate(parts)
     ]
