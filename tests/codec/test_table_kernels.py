@@ -17,6 +17,7 @@ from densor.codec.table.dictionary import (
     cells_of_times,
 )
 from densor.codec.table.encoder import TableCoder
+from densor.codec.table.kernels import intern
 from densor.codec.table.layout import Layout
 from densor.codec.table.prefix_code import code_of, lengths_for
 from densor.codec.table.state import PADDING, QUICK
@@ -63,6 +64,26 @@ def test_a_last_row_without_its_end_is_no_row() -> None:
     found = rows_of(np.frombuffer(text, np.uint8), Layout(2))
     assert found is not None
     assert (found.rows, found.pieces) == (50, b"3,4")
+
+
+def test_a_separator_that_ends_lines_is_refused() -> None:
+    text = np.frombuffer(b"1\n2\n" * 50, np.uint8)
+    for columns in (2, 4096):  # of which more are looked for than line feeds stand behind the text
+        assert rows_of(text, Layout(columns, separator=10)) is None
+
+
+@pytest.mark.parametrize("form", ["%07d", "abcdef%02x", "%08d", "%02d:00:00"])
+def test_cells_that_differ_at_their_end_alone_have_places_of_their_own(form: str) -> None:
+    rows = 2000
+    data = np.frombuffer("".join(form % i for i in range(rows)).encode() + bytes(16), np.uint8)
+    sizes = [len(form % i) for i in range(rows)]
+    starts = np.concatenate([np.cumsum([0, *sizes[:-1]]), np.cumsum(sizes)]).astype(np.int32)
+    slots, words = np.empty(1 << 12, np.int32), np.empty(rows, np.int64)
+    lengths, places, ids = np.empty((3, rows), np.int32)
+    sides = words, lengths, places, ids
+    assert intern(data, starts, 0, rows, 0, rows, slots, *sides) == rows
+    free = np.flatnonzero(slots < 0)
+    assert np.diff(free).max() < 100  # that are looked at one by one
 
 
 def test_many_different_cells_are_numbered_as_they_come() -> None:

@@ -151,9 +151,9 @@ def rows_of(data: Bytes, layout: Layout) -> Rows | None:
     gaps, places, lengths = (np.empty(step, np.int32) for _ in range(3))
     begin = names.size if named else 0
     quote = layout.quote or -1
-    if any(10 in literal for literal in layout.literals):
-        return None
     separator = layout.separator if layout.separated else -1
+    if separator == 10 or any(10 in literal for literal in layout.literals):
+        return None  # rows would not end where the text does
     grammar = begin, size, separator, quote, int(layout.returns), layout.columns
     literals = *literals_of(layout), np.array(layout.widths, np.int64)
     rows, count = split_rows(padded, *grammar, *literals, starts, gaps, places, lengths)

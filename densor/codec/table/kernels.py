@@ -249,9 +249,15 @@ def _key(data, at, length):
 
 
 @inlined
+def _slot(key, mask):
+    """Where a cell is looked for first. Its last bytes count too, in which many differ alone."""
+    return ((key ^ key >> uint64(32)) * uint64(_MULTIPLIER) >> uint64(32)) & mask
+
+
+@inlined
 def _find(data, at, length, key, slots, table, mask, base, keys, lengths, places):
     """The slot of a cell from `slots[table]` on, whose number counts from `base`; or a free one."""
-    slot = (key * uint64(_MULTIPLIER) >> uint64(32)) & mask
+    slot = _slot(key, mask)
     while True:
         known = base + int64(slots[index(table + int64(slot))])
         if known < base or (
@@ -311,7 +317,7 @@ def _grow(count, slots, table, base, keys, size):
     mask = uint64(size - 1)
     for cell in range(count):
         key = uint64(keys[index(base + cell)])
-        slot = (key * uint64(_MULTIPLIER) >> uint64(32)) & mask
+        slot = _slot(key, mask)
         while slots[index(table + int64(slot))] >= 0:
             slot = (slot + uint64(1)) & mask
         slots[index(table + int64(slot))] = cell
