@@ -3,13 +3,15 @@
     python tests/support/reference_mutants.py [CODEC ...] [--survivors] [--sample N] [--seconds S]
 
 In the modules of a codec's decoder each integer is made one more and one less, and each comparison
-is swapped with its neighbour (`<` with `<=`, `==` with `!=`), one at a time. A mutant survives if
-every golden archive still gives what it should, data or error. Functions that only write are left
-out, and so are names of types and indices into strings of messages. A mutant is tried on those
-archives alone that reach its statement; what is run at import, on all. What nothing can tell by
-the reasons of `equivalent_mutants.py` is counted, and named apart. `--sample` draws so many mutants
-of each module by chance, the same ones for the same seed and text; `--seconds` leaves out archives
-that the decoder takes longer for. A module may be named instead of a codec.
+is swapped with its neighbour (`<` with `<=`, `==` with `!=`), one at a time; with `--operators`,
+also `+` with `-`, `<<` with `>>`, `//` with `%`, `and` with `or`, `min` with `max` and the like,
+and signs, checks and calls of statements are left out. A mutant survives if every golden archive
+still gives what it should, data or error. Functions that only write are left out, and so are names
+of types and indices into strings of messages. A mutant is tried on those archives alone that reach
+its statement; what is run at import, on all. What nothing can tell by the reasons of
+`equivalent_mutants.py` is counted apart. `--sample` draws so many mutants of each module by chance,
+the same ones for the same seed and text; `--seconds` leaves out archives that the decoder takes
+longer for. A module may be named instead of a codec.
 """
 
 import argparse
@@ -24,6 +26,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -80,6 +84,20 @@ _SWAPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
 }
+_OTHER: dict[type[ast.AST], Callable[[], ast.operator | ast.boolop]] = {  # operators
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Add,
+    ast.FloorDiv: ast.Mod,
+    ast.Mod: ast.FloorDiv,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
+_EXTREMES = {"min": "max", "max": "min"}
 
 
 class Case(NamedTuple):
@@ -137,19 +155,44 @@ class Mutant(NamedTuple):
     module: str
     line: int
     change: str
-    source: ast.Module
     lines: range | None  # of its statement; None if it is run at import
+    place: tuple[str, int, int]  # as in `places`
+
+    def code(self) -> CodeType:
+        """The module, changed."""
+        module, number, change = self.place
+        tree, nodes = _parsed(module)
+        with _changed(nodes[number][0], change):
+            return compile(tree, f"{module}.py", "exec")
 
 
-def places(module: str) -> list[tuple[str, int, int]]:
+@functools.cache
+def _parsed(module: str) -> tuple[ast.Module, list[tuple[ast.AST, range | None]]]:
+    """A module, and the nodes of its decoder that can be changed."""
+    tree = _tree(module)
+    return tree, [found for found in _in_decoders(tree) if _changes(found[0], True)]
+
+
+@contextmanager
+def _changed(node: ast.AST, change: int) -> Iterator[None]:
+    """A node is changed meanwhile."""
+    before = {name: list(v) if isinstance(v, list) else v for name, v in vars(node).items()}
+    _changes(node, True)[change]()
+    yield
+    vars(node).update(before)
+
+
+def places(module: str, operators: bool = False) -> list[tuple[str, int, int]]:
     """All mutants of a module of `reference`: module, number of the node, number of the change."""
-    nodes = [node for node, _ in _in_decoders(_tree(module)) if _changes(node)]
-    return [(module, n, c) for n, node in enumerate(nodes) for c in range(len(_changes(node)))]
+    nodes = [(n, len(_changes(node, operators))) for n, (node, _) in enumerate(_parsed(module)[1])]
+    return [(module, n, c) for n, count in nodes for c in range(count)]
 
 
-def drawn(module: str, most: int | None, seed: str) -> list[tuple[str, int, int]]:
+def drawn(
+    module: str, most: int | None, seed: str, operators: bool = False
+) -> list[tuple[str, int, int]]:
     """All mutants of a module, or so many of them by chance."""
-    every = places(module)
+    every = places(module, operators)
     if most is None or len(every) <= most:
         return every
     return sorted(Random(seed + module).sample(every, most))
@@ -162,7 +205,7 @@ def equivalent(module: str) -> set[tuple[str, int, int]]:
         return set()
     text = (TESTS / "reference" / f"{module}.py").read_text().splitlines()
     by_name: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
-    for place in places(module):
+    for place in places(module, True):
         one = mutant(*place)
         by_name.setdefault((text[one.line - 1].strip(), one.change), []).append(place)
     found = {
@@ -181,13 +224,12 @@ def _tree(module: str) -> ast.Module:
 
 def mutant(module: str, number: int, change: int) -> Mutant:
     """One of `places`."""
-    tree = _tree(module)
-    node, lines = [found for found in _in_decoders(tree) if _changes(found[0])][number]
-    before = ast.unparse(node)
-    _changes(node)[change]()
-    ast.fix_missing_locations(tree)
-    line = getattr(node, "lineno", 0)
-    return Mutant(module, line, f"{before} -> {ast.unparse(node)}", tree, lines)
+    node, lines = _parsed(module)[1][number]
+    before, _, _ = ast.unparse(node).partition("\n")  # the head of an `if`
+    with _changed(node, change):
+        after, _, _ = ast.unparse(node).partition("\n")
+        told = f"{before} -> {after}"
+    return Mutant(module, getattr(node, "lineno", 0), told, lines, (module, number, change))
 
 
 Found = Iterator[tuple[ast.AST, range | None]]
@@ -228,17 +270,32 @@ def _lines(statement: ast.stmt) -> range:
     return range(statement.lineno, max(end, statement.lineno + 1))
 
 
-def _changes(node: ast.AST) -> list[Callable[[], None]]:
-    """What can be done to a node."""
+def _changes(node: ast.AST, operators: bool = False) -> list[Callable[[], None]]:
+    """What can be done to a node; with `operators` also to others than integers and comparisons."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         number = node.value
-        return [lambda d=d: setattr(node, "value", number + d) for d in (1, -1)]  # type: ignore[misc]
+        return [partial(setattr, node, "value", number + d) for d in (1, -1)]
     if isinstance(node, ast.Compare):
         return [
-            lambda at=at: node.ops.__setitem__(at, _SWAPPED[type(node.ops[at])]())  # type: ignore[misc]
+            partial(node.ops.__setitem__, at, _SWAPPED[type(op)]())
             for at, op in enumerate(node.ops)
             if type(op) in _SWAPPED
         ]
+    return _operators(node) if operators else []
+
+
+def _operators(node: ast.AST) -> list[Callable[[], None]]:
+    """Another operator, the other extreme, no sign, a check or a call that is not made."""
+    if isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in _OTHER:
+        return [partial(setattr, node, "op", _OTHER[type(node.op)]())]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+        return [partial(setattr, node, "op", ast.UAdd())]
+    if isinstance(node, ast.Name) and node.id in _EXTREMES:
+        return [partial(setattr, node, "id", _EXTREMES[node.id])]
+    if isinstance(node, ast.If):
+        return [partial(setattr, node, "test", ast.copy_location(ast.Constant(False), node.test))]
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        return [partial(setattr, node, "value", ast.copy_location(ast.Constant(None), node.value))]
     return []
 
 
@@ -307,7 +364,7 @@ def install(mutant: Mutant) -> str | None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[f"reference.{mutant.module}"] = module
         setattr(package, mutant.module, module)
-        exec(compile(mutant.source, f"{mutant.module}.py", "exec"), module.__dict__)
+        exec(mutant.code(), module.__dict__)
         importlib.import_module("reference.container")
     except Exception as error:
         return f"import: {error}"
@@ -474,6 +531,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sample", type=int, metavar="N", help="mutants of each module; else all")
     parser.add_argument("--seed", default="", help="another one gives another sample")
+    parser.add_argument("--operators", action="store_true", help="change these as well")
     parser.add_argument("--seconds", type=float, default=60.0, help="of an archive at most")
     arguments = parser.parse_args()
     every = cases()
@@ -490,7 +548,7 @@ def main() -> None:
     some = {module: {case.name for case in _reaching(module, every)} for module in modules}
     needed = [case for case in every if any(case.name in names for names in some.values())]
     with get_context("fork").Pool(arguments.processes) as pool:
-        study = functools.partial(_studied, only=frozenset(modules), most=arguments.seconds)
+        study = partial(_studied, only=frozenset(modules), most=arguments.seconds)
         reached = [one for one in pool.map(study, needed) if one is not None]
     reached.sort(key=lambda one: one[0].seconds)
     for module in modules:
@@ -501,8 +559,8 @@ def main() -> None:
             for case, lines in reached
             if module in lines and case.name in some[module]
         ]
-    most = arguments.sample
-    tasks = [place for module in survivors for place in drawn(module, most, arguments.seed)]
+    most, more = arguments.sample, arguments.operators
+    tasks = [place for module in survivors for place in drawn(module, most, arguments.seed, more)]
     with get_context("fork").Pool(arguments.processes) as pool:
         judged = pool.imap(_judge, tasks, chunksize=4)
         for place, (module, line, change, survives) in zip(tasks, judged, strict=True):
@@ -514,10 +572,10 @@ def main() -> None:
                 print(f"{module}.py:{line}: {change}{note}", flush=True)
     for name, modules in chosen.items():
         found = [survives for module in modules for survives in survivors[module]]
-        share = 100 * sum(found) / len(found)
         same = len({place for module in modules for place in known[module]} & set(tasks))
-        told = f"{name:16} {len(found):5} mutants, {sum(found):4} survive: {share:.1f} %"
-        print(f"{told}; {same} of them are equivalent")
+        count, live = len(found) - same, sum(found) - same
+        told = f"{name:16} {count:5} mutants, {live:4} survive: {100 * live / count:.1f} %"
+        print(f"{told}; beside {same} that are equivalent")
 
 
 if __name__ == "__main__":
