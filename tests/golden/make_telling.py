@@ -238,6 +238,7 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "tokens": telling_tokens.one_sequence,
     "tokens_mixed": telling_tokens.mixed_streams,
     "tokens_mixed-bounds": telling_tokens.mixed_bounds,
+    "tokens_mixed-turns": telling_tokens.mixed_turns,
     "columns": telling_columns.columns,
     "columns-bounds": telling_bounds.table_bounds,
     "few": telling_few.changes,

@@ -11,7 +11,8 @@ of types and indices into strings of messages. A mutant is tried on those archiv
 its statement; what is run at import, on all. What nothing can tell by the reasons of
 `equivalent_mutants.py` is counted apart. `--sample` draws so many mutants of each module by chance,
 the same ones for the same seed and text; `--seconds` leaves out archives that the decoder takes
-longer for. A module may be named instead of a codec.
+longer for; what lives after `--patience` seconds counts as surviving. A module may be named
+instead of a codec.
 """
 
 import argparse
@@ -20,11 +21,13 @@ import functools
 import hashlib
 import importlib
 import json
+import math
 import os
 import resource
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -299,12 +302,19 @@ def _operators(node: ast.AST) -> list[Callable[[], None]]:
     return []
 
 
-def killed_by(mutant: Mutant, every: list[Case]) -> str | None:
-    """The first golden archive that tells the mutant from the decoder; in a process of its own."""
-    broken = install(mutant)
-    if broken:
-        return broken
-    return next((case.name for case in every if not as_expected(case)), None)
+def killed_by(mutant: Mutant, every: list[Case], patience: float = math.inf) -> int | None:
+    """The first golden archive that tells the mutant from the decoder; in a process of its own.
+
+    -1 if it cannot be imported; None if none tells it, or none of those tried in so many seconds.
+    """
+    if install(mutant):
+        return -1
+    for number, case in enumerate(every):
+        if not as_expected(case):
+            return number
+        if time.process_time() > patience:
+            break
+    return None
 
 
 def as_expected(case: Case) -> bool:
@@ -371,26 +381,35 @@ def install(mutant: Mutant) -> str | None:
     return None
 
 
-def _in_child(mutant: Mutant, every: list[Case]) -> str | None:
-    """Likewise, without harm to this process: a fork with limits."""
+def _survives(mutant: Mutant, every: list[Case], patience: float) -> bool:
+    """Whether no archive tells it; tried in a fork with limits, without harm to this process."""
+    here, there = os.pipe()
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        code = 0 if killed_by(mutant, every) is None else 1
-        os._exit(code)
+        killer = killed_by(mutant, every, time.process_time() + patience)
+        if killer is not None and killer >= 0:
+            os.write(there, every[killer].name.encode())
+        os._exit(0 if killer is None else 1)
+    os.close(there)
     _, status = os.waitpid(child, 0)
-    return None if status == 0 else "killed"
+    with open(here, "rb") as pipe:
+        _KILLERS[pipe.read().decode()] += 1
+    return status == 0
 
 
-def _judge(task: tuple[str, int, int]) -> tuple[str, int, str, bool]:
+_KILLERS: Counter[str] = Counter()  # archives, and how many mutants each has told
+
+
+def _judge(task: tuple[str, int, int], patience: float) -> tuple[str, int, str, bool]:
     one = mutant(*task)
     reached = [
         case
         for case, lines in _OF[one.module]
         if one.lines is None or not lines.isdisjoint(one.lines)
     ]
-    survives = _in_child(one, reached) is None
-    return one.module, one.line, one.change, survives
+    reached.sort(key=lambda case: -_KILLERS[case.name] / (0.01 + case.seconds))
+    return one.module, one.line, one.change, _survives(one, reached, patience)
 
 
 _OF: dict[str, list[tuple[Case, frozenset[int]]]] = {}  # and which lines each reaches
@@ -471,6 +490,7 @@ def _studied(
     return case._replace(seconds=time.process_time() - begin), lines_of(case, only)
 
 
+_SAID = {"derived": b"densor.derived"}  # by module, what is in the archives that reach it
 _USERS: dict[str, set[int] | None] = {  # by module, the codecs whose archives reach it
     "planes": {2, 3, 5, 6, 8},
     "huffman": {2, 3, 5, 6},
@@ -504,6 +524,8 @@ def _reaching(module: str, every: list[Case]) -> list[Case]:
     """The archives that a module decodes; for those of the container, all without slow codecs."""
     found = []
     for case in every:
+        if _SAID.get(module, b"") not in case.archive:
+            continue
         codecs = set(_codecs(case.archive))
         users = _USERS.get(module)
         if codecs & users if users is not None else not codecs & SLOW:
@@ -533,6 +555,7 @@ def main() -> None:
     parser.add_argument("--seed", default="", help="another one gives another sample")
     parser.add_argument("--operators", action="store_true", help="change these as well")
     parser.add_argument("--seconds", type=float, default=60.0, help="of an archive at most")
+    parser.add_argument("--patience", type=float, default=math.inf, help="seconds for a mutant")
     arguments = parser.parse_args()
     every = cases()
     chosen = {
@@ -562,7 +585,7 @@ def main() -> None:
     most, more = arguments.sample, arguments.operators
     tasks = [place for module in survivors for place in drawn(module, most, arguments.seed, more)]
     with get_context("fork").Pool(arguments.processes) as pool:
-        judged = pool.imap(_judge, tasks, chunksize=4)
+        judged = pool.imap(partial(_judge, patience=arguments.patience), tasks, chunksize=4)
         for place, (module, line, change, survives) in zip(tasks, judged, strict=True):
             survivors[module].append(survives)
             if place in known[module] and not survives:
