@@ -272,9 +272,78 @@ EQUIVALENT = (
     ),
     Equivalent(
         "image_residual",
+        "self.below, self.above, self.share = 0, 2**19, 0",
+        ("0 -> 1 (2)", "0 -> -1 (2)"),
+        "a share is set before it is read",
+    ),
+    Equivalent(
+        "image_residual",
+        "return clip(e >> (4 + self.q), -7, 7) + 8",
+        ("8 -> 9", "8 -> 7"),
+        "keys stay different",
+    ),
+    Equivalent(
+        "image_residual",
+        "sets = [self.rows[c, 0, kind, node], self.rows[c, 1, texture, node]]",
+        ("0 -> -1", "1 -> 2"),
+        "keys stay different",
+    ),
+    Equivalent(
+        "image_residual",
+        "return (c, 0, texture, min(15, kind >> 1)), (c, 1, first, second, min(3, kind >> 3))",
+        ("0 -> 1", "0 -> -1", "1 -> 2 (2)", "1 -> 0 (2)"),
+        "keys have other lengths",
+    ),
+    Equivalent(
+        "image_residual",
+        "(c, 3, kind, mean & 15),",
+        ("3 -> 2",),
+        "keys stay different",
+    ),
+    Equivalent(
+        "image_residual",
+        "(c, 4, class_of(z >> (3 + r)), between),",
+        ("4 -> 5",),
+        "keys stay different",
+    ),
+    Equivalent(
+        "image_residual",
         "node = 27 + min(1, steps - 2) + 2 * side",
         ("27 -> 28",),
         "these nodes are the last ones: they stay apart from the others",
+    ),
+    *(
+        Equivalent(
+            module,
+            "level = k if k <= 2 else 3 if k <= 4 else 4 if k <= 8 else 5",
+            ("2 -> 3",),
+            "3 counts as 3 both ways",
+        )
+        for module in ("tokens", "tokens_mixed", "token_ranks")
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "p = clip(SQUASH[clip(total >> 16, -2047, 2047) + 2048], 16, 65520)",
+        ("16 -> 17 (2)", "16 -> 15 (2)", "65520 -> 65521", "65520 -> 65519"),
+        "the table has numbers from 22 to 65514",
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "counts[j] = min(counts[j] + 2, 60)",
+        ("60 -> 61", "60 -> 59"),
+        "behind the first place counts stay far below 60: while they grow, the first one falls",
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "step = 65536 // (self.u[place] + 2)",
+        ("65536 -> 65537",),
+        "numbers from 2 to 17 do not divide 65537",
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "self.p[place] += ((4095 * y - self.p[place]) * step + 32768) >> 16",
+        ("32768 -> 32769",),
+        "no difference and step add up to one less than a multiple of 65536: all were tried",
     ),
     Equivalent(
         "tokens_mixed",
