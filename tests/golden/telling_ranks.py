@@ -7,6 +7,7 @@ from random import Random
 
 import numpy as np
 from codec_cases import CodecCase
+from reference import token_ranks
 from telling_tokens import sequences
 
 from densor.codec.tokens.encoder import TokensEncoder
@@ -28,6 +29,7 @@ def ranks(rng: Random) -> Made:
             for name, sequence in (*every, *missed):
                 if number < 2 or name in ("few", "broken", "skewed", "ends"):
                     yield _case(f"{kind.__name__}-{number}-{name}", kind(*head), sequence)
+        yield from _first(kind)
         yield from _lengths(kind, rng)
         yield from _heads(kind, rng)
         yield from _faults(kind, rng)
@@ -55,6 +57,17 @@ def _missed(rng: Random, limit: int) -> Iterator[tuple[str, list[int]]]:
     phrases = [rng.choices(some, k=rng.randrange(2, 9)) for _ in range(12)]
     yield "phrases", [t for _ in range(110) for t in rng.choice(phrases)]
     yield "matches", [*some, *some[:31], some[3], *some[:9], 2, *some[:4], 1, *some[:26], 0] * 2
+
+
+def _first(kind: type[Ranked]) -> Made:
+    """A token behind which the slot is the one that the first token of all was learned in."""
+    for token in range(1 << 16):
+        hashed = (token + 1) * token_ranks._ODD % 2**64
+        if hashed >> 56 == 0 and hashed >> 20 & 63 == 0:
+            yield _case(
+                f"{kind.__name__}-first-{token}", kind(2, 4, 8, 8, 1), [77, 5, token, 77] * 5
+            )
+            return
 
 
 def _lengths(kind: type[Ranked], rng: Random) -> Made:

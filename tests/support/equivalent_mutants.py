@@ -357,4 +357,39 @@ EQUIVALENT = (
         ("2 -> 1",),
         "a stream that ends within a pair is refused at its end, too",
     ),
+    *(
+        Equivalent(
+            "token_ranks",
+            f"({', '.join([str(mass)] * 8)}),",
+            tuple(f"{mass} -> {mass + d} ({k})" for d in (1, -1) for k in columns),
+            "such a node counts to 3 at most",
+        )
+        for mass, columns in (
+            (10, (*range(4, 9), *range(12, 17))),
+            (86, range(4, 9)),
+            (96, range(4, 9)),
+        )
+    ),
+    *(
+        Equivalent("token_ranks", f"({b},) * 8,", ("8 -> 9",), "columns are below 8")
+        for b in (14, 21)
+    ),
+    Equivalent(
+        "token_ranks",
+        "keys: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * 4)",
+        ("4 -> 5",),
+        "there are three slots and a match",
+    ),
+    Equivalent(
+        "token_ranks",
+        "for row, (x, t) in enumerate(keys if fast is None else (*keys, (0, 0))):",
+        ("0 -> 1 (1)", "0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        "of a node outside the table they are not read",
+    ),
+    Equivalent(
+        "token_ranks",
+        "source: tuple[int, int] = (0, 0)",
+        ("0 -> 1 (1)", "0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        "it is set before it is read",
+    ),
 )
