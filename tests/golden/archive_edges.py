@@ -1123,6 +1123,9 @@ def told_weights() -> Made:
     for rows, heads_ in ((12, 1), (12, 2), (12, 3), (8, 1)):
         changed, made = _recipe([[0, "F16", rows, 8, "w", 0, "BF16", heads_]], 16 * rows, words)
         yield _derived(f"groups-heads-{rows}-{heads_}", [changed], made, weights=words)
+    two = [[at, "F16", 1, 8, "w", at, "BF16", 0] for at in (4, 20, 40)]
+    changed, made = _recipe(two, 60, words)
+    yield _derived("groups-two", [changed], made, weights=words)
     for columns in (1 << 26, (1 << 26) + 32):
         for form in ("F16", "Q8_0"):
             changed, made = _recipe([[0, form, 1, columns, "w", 0, "F32", 0]], 1 << 40, words)

@@ -229,6 +229,7 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "image-bounds": telling_images.bounds,
     "audio": telling_chunks.sounds,
     "audio-bounds": telling_sound.sound_bounds,
+    "audio-fields": telling_sound.sound_fields,
     "audio_cascade": telling_sound.sounds_by_cascade,
     "audio_cascade-led": telling_sound.led_cascades,
     "circuit": telling_chunks.circuits,

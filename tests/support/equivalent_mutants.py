@@ -20,8 +20,14 @@ EQUIVALENT = (
     Equivalent(
         "audio",
         "if model.size != (depth + 7) // 8:",
-        ("7 -> 6",),
-        "depths are multiples of 4",
+        ("7 -> 6", "8 -> 9"),
+        "depths are multiples of 4, and 24 at most",
+    ),
+    Equivalent(
+        "audio",
+        "if self.at + 2 > len(self.words):",
+        ("2 -> 1",),
+        "what ends within a word is refused at its end, too",
     ),
     Equivalent(
         "container",
@@ -38,8 +44,8 @@ EQUIVALENT = (
     Equivalent(
         "derived",
         "if at < end and at + size > begin:",
-        ("at < end -> at <= end",),
-        "of a row that begins at the end nothing is taken",
+        ("at < end -> at <= end", "at + size > begin -> at + size >= begin"),
+        "of a row that begins at the end, or ends at the beginning, nothing is taken",
     ),
     Equivalent(
         "derived",
@@ -385,6 +391,24 @@ EQUIVALENT = (
         "for row, (x, t) in enumerate(keys if fast is None else (*keys, (0, 0))):",
         ("0 -> 1 (1)", "0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
         "of a node outside the table they are not read",
+    ),
+    Equivalent(
+        "token_ranks",
+        "check: int = 0",
+        ("0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        "checks of nodes are positive, and a slot that is empty is one under any check",
+    ),
+    Equivalent(
+        "token_ranks",
+        "at = [j for j in range(4) if p[j] and p[j] % 2**20 == token]",
+        ("20 -> 21",),
+        "marks are 0 by then",
+    ),
+    Equivalent(
+        "token_ranks",
+        "if p[j] > p[j - 1]:",
+        ("p[j] > p[j - 1] -> p[j] >= p[j - 1]",),
+        "equal places may change",
     ),
     Equivalent(
         "token_ranks",
