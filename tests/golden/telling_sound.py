@@ -242,6 +242,8 @@ def sound_fields(rng: Random) -> Made:
     for flags in (0, 1, 2, 4):
         model = flac.model[:7] + bytes([flags]) + flac.model[8:]
         yield replace(flac, name=f"{flac.name}-{flags}", model=model)
+    for length in (22, 23, 24):
+        yield replace(flac, name=f"{flac.name}-cut-{length}", payload=flac.payload[:length])
 
 
 def _lanes(

@@ -199,6 +199,12 @@ EQUIVALENT = (
     ),
     Equivalent(
         "audio_cascade",
+        "return [x[i - 1 - j] if i - 1 - j >= 0 else 0 for j in range(33)]",
+        ("33 -> 34",),
+        "samples beyond are not asked for",
+    ),
+    Equivalent(
+        "audio_cascade",
         "self.kept = [row, *self.kept[:31]]",
         ("31 -> 32",),
         "rows beyond are not asked for",
