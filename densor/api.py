@@ -1,5 +1,6 @@
 """The Python interface: objects in memory, files of tensors."""
 
+import contextlib
 import io
 import os
 import warnings
@@ -17,9 +18,10 @@ from densor.file import File, Info, Slice
 from densor.files.checked import check_archive
 from densor.files.new_archive import add_input, add_planned, new_archive
 from densor.files.opened import PathOrFile, is_archive, is_file_object, open_input
+from densor.formats.container import wire
 from densor.formats.container.base import GivenBase
 from densor.formats.container.entry import ARRAY, FILE, TENSOR, EntryMeta, new_path
-from densor.formats.container.sinks import GrowingSink, MemorySink, Sink
+from densor.formats.container.sinks import GrowingSink, MemorySink, NewBytesSink, Sink
 from densor.formats.container.stream_reader import StreamReader, proven_by_entry
 from densor.formats.container.tensor_blob import allocate, pack_entry
 from densor.formats.io.outputs import MemoryFile
@@ -39,7 +41,7 @@ from densor.options import (
     write_options,
 )
 from densor.runtime.arguments import need
-from densor.runtime.buffers import new_bytes
+from densor.runtime.buffers import LARGE
 from densor.runtime.gc_pause import collection_paused
 
 __all__ = [
@@ -170,10 +172,12 @@ def decompress(
     meta, sink, memory = read(False) if once else proven_by_entry(read)
     if out is not None:
         return out
+    if isinstance(sink, NewBytesSink):
+        return sink.finished()
     if memory is None:
         assert isinstance(sink, GrowingSink)
         memory = np.frombuffer(sink.data, np.uint8)
-    return arrays.restore(meta, memory) if meta.kind == ARRAY else new_bytes(memory)
+    return arrays.restore(meta, memory) if meta.kind == ARRAY else memory.tobytes()
 
 
 def _read_one(
@@ -205,6 +209,10 @@ def _sink(meta: EntryMeta, out: Any, stored: int) -> tuple[Sink, Bytes | None]:
         if out is not None:
             raise ArgumentError("out works only where the archive tells its size")
         return GrowingSink(), None
+    if out is None and meta.kind != ARRAY and meta.size >= LARGE:
+        wire.check_possible(meta.size, stored)
+        with contextlib.suppress(MemoryError):
+            return NewBytesSink(meta.size), None
     memory = _target(out, meta) if out is not None else allocate(meta.size, stored)
     return MemorySink(memory), memory
 

@@ -22,6 +22,7 @@ _FEW = 4  # arrays one behind the other, from which they are made together
 _SAME_IN_TORCH = ("F64", "F32", "F16", "I64", "I32", "I16", "I8", "U8")
 _MAX_COPIES = 4  # of each byte of a stretch, where a view repeats them
 _MAX_FREE_COPY = 1 << 20  # bytes that a view may always have
+_NUMBERS = (int, float, complex, bool)  # which lists are looked through fast
 
 
 def is_torch(thing: object) -> bool:
@@ -40,7 +41,11 @@ def describe(thing: Any, dtype: str | None = None) -> tuple[EntryMeta, Bytes]:
         return _describe_torch(thing, dtype)
     if isinstance(thing, str | bytes) or _is_storage(thing):
         raise ArgumentError(f"cannot compress a {_full_name(type(thing))} as an array")
-    return _describe_numpy(np.asarray(thing), dtype)
+    try:
+        array = np.asarray(thing)
+    except (TypeError, ValueError, RuntimeError) as error:  # such as a list of rows of any length
+        raise ArgumentError(f"cannot compress a {_full_name(type(thing))}: {error}") from None
+    return _describe_numpy(array, dtype)
 
 
 def _is_storage(thing: object) -> bool:
@@ -60,10 +65,11 @@ def plain_type(thing: Any) -> str | None:
     return dtypes.from_numpy(dtype) if dtype.isnative else None
 
 
-def check_whole(thing: Any) -> None:
+def check_whole(thing: Any, depth: int = 0) -> None:
     """ArgumentError for an array or tensor that is more than its elements, dtype and shape.
 
-    A mask, labels, units, or the parts that a wrapper subclass is made of would be lost.
+    A mask, labels, units, or the parts that a wrapper subclass is made of would be lost; within
+    lists too, `depth` of which are around `thing`.
     """
     kind = type(thing)
     if kind is np.ndarray:  # as most, of which there may be many
@@ -75,6 +81,12 @@ def check_whole(thing: Any) -> None:
             raise ArgumentError(
                 f"cannot compress a {_full_name(kind)}, only the plain arrays that it is made of"
             )
+    elif isinstance(thing, list | tuple):
+        if depth > MAX_DIMENSIONS:
+            raise ArgumentError(f"cannot compress a {_full_name(kind)} of so many dimensions")
+        for item in thing:
+            if type(item) not in _NUMBERS:
+                check_whole(item, depth + 1)
     elif _is_labelled(thing):
         raise ArgumentError(f"cannot compress a {_full_name(kind)}: give its array")
 

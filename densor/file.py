@@ -35,6 +35,7 @@ from densor.formats.parsers import safetensors
 from densor.formats.tensor_table import TensorTable
 from densor.formats.tensors import TensorInfo, is_readable
 from densor.options import ReadKeywords, ReadOptions, read_options
+from densor.runtime.buffers import NewBytes
 from densor.runtime.gc_pause import collection_paused
 
 _MAX_COPIES = 4  # of each byte of a file, where tensors overlap
@@ -146,7 +147,13 @@ class File:
         """The bytes of a file in the archive; KeyError if there is none of that name."""
         self._check_open()
         entry = self._archive.entry(name)
-        return self._read(entry, 0, entry.size).tobytes()
+        self._archive.check_size({entry.number: entry.size})
+        try:
+            new = NewBytes(entry.size)
+        except MemoryError:
+            raise LimitError(f"{name}: not enough memory for its bytes") from None
+        self._read(entry, 0, entry.size, new.memory())
+        return new.finished()
 
     def open_file(self, name: str) -> BinaryIO:
         """A file in the archive as a binary file object, of which only what is read is decoded.

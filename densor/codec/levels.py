@@ -70,6 +70,7 @@ _LEVELS = {
 }
 
 
+@cache
 def level_settings(level: int, text: bool = False, latents: bool = False) -> Level:
     """The settings of a level from 1 (fastest) to 9 (smallest); ArgumentError otherwise.
 

@@ -135,6 +135,30 @@ def operation(signature: Any, build: Callable[..., Any]) -> Any:
     return intrinsic((of_one, of_two, of_three)[len(signature.args) - 1])
 
 
+@intrinsic
+def find_either(typingctx, array, offset, a, b):
+    """Which of the 64 bytes from an offset on are `a` or `b`, the first as the lowest bit."""
+
+    def codegen(context, builder, signature, values):
+        array, offset, *wanted = values
+        byte, number = ir.IntType(8), ir.IntType(32)
+        address = _pointer(context, builder, signature.args[0], array, offset, 512)
+        bytes_ = ir.VectorType(byte, 64)
+        found = builder.load(builder.bitcast(address, bytes_.as_pointer()))
+        found.align = 1
+        masks = []
+        for value in wanted:
+            one = builder.insert_element(
+                ir.Constant(bytes_, ir.Undefined), builder.trunc(value, byte), number(0)
+            )
+            every = ir.Constant(ir.VectorType(number, 64), [number(0)] * 64)
+            all_ = builder.shuffle_vector(one, ir.Constant(bytes_, ir.Undefined), every)
+            masks.append(builder.icmp_unsigned("==", found, all_))
+        return builder.bitcast(builder.or_(*masks), ir.IntType(64))
+
+    return types.uint64(array, types.int64, types.int64, types.int64), codegen
+
+
 # Of a uint64, which is not 0 where zeros are counted.
 _COUNT, _NOT_ZERO = types.uint64(types.uint64), ir.Constant(ir.IntType(1), 1)
 ones = operation(_COUNT, lambda builder, value: builder.ctpop(value))  # bits that are set

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar, Unpack
 
-from densor.errors import DensorError, FileError, FormatError, MissingFileError
+from densor.errors import ArgumentError, DensorError, FileError, FormatError, MissingFileError
 from densor.files.derive import Derivation, Member, is_recipe, with_derived
-from densor.files.new_archive import NewArchive, add_input, new_archive
+from densor.files.new_archive import NewArchive, add_input, is_target, new_archive
 from densor.files.opened import Input, PathOrFile, open_input, open_output
 from densor.files.single import file_sink
 from densor.formats.container.archive import Archive
@@ -166,7 +166,9 @@ def pack(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     paths = list(_several(paths, "paths", str, os.PathLike))
     errors: list[DensorError] = []
+    _check_apart(paths, target)
     listed = _each_folder_once(members(paths, None if left_out is None else errors.append))
+    listed = _without_target(listed, target, None if left_out is None else errors.append)
     if errors and not listed:
         raise errors[0]  # nothing is left to be packed
     for error in errors:
@@ -188,6 +190,26 @@ def _several(given: Iterable[T], what: str, *kinds: type) -> Iterator[T]:
         if not isinstance(one, kinds):
             raise TypeError(f"{what} cannot be of type {type(one).__name__}")
         yield one
+
+
+def _check_apart(paths: Iterable[str | os.PathLike[str]], target: PathOrFile) -> None:
+    """ArgumentError for an archive in the place of a file that it is to hold."""
+    for path in paths:
+        if is_target(target, path):
+            raise ArgumentError(f"{plain(path)}: is to be packed; it cannot be the archive too")
+
+
+def _without_target(
+    listed: list[Member], target: PathOrFile, left_out: LeftOut | None
+) -> list[Member]:
+    """Members but for the archive of an earlier run, which lies in a folder that is packed."""
+    kept = []
+    for member in listed:
+        if is_target(target, member.path):
+            _leave_out(FileError(f"{member.path}: is where the archive is written"), left_out)
+        else:
+            kept.append(member)
+    return kept
 
 
 def _each_folder_once(found: Iterable[Member]) -> list[Member]:

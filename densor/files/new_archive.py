@@ -193,11 +193,17 @@ def _segments(writer: ArchiveWriter, plan: Plan) -> list[Segment]:
 
 def _check_apart(target: PathOrFile, base: Any) -> None:
     """ArgumentError for an archive in the place of its base, without which none can read it."""
-    if not isinstance(base, str | os.PathLike) or not isinstance(target, str | os.PathLike):
-        return
-    target, base = plain(target), plain(base)
-    same = is_url(base) and target == base
-    with contextlib.suppress(OSError, ValueError):  # no such file, as is said elsewhere
-        same = same or (os.path.samefile(target, base) and os.path.isfile(base))
-    if same:
+    if isinstance(base, str | os.PathLike) and is_target(target, base):
         raise ArgumentError(f"{label(target)}: is the base, which is needed to read the archive")
+
+
+def is_target(target: PathOrFile, path: str | os.PathLike[str]) -> bool:
+    """Whether a file that is read is the one that the archive would replace."""
+    if not isinstance(target, str | os.PathLike):
+        return False
+    target, path = plain(target), plain(path)
+    if is_url(path) or is_url(target):
+        return target == path
+    with contextlib.suppress(OSError, ValueError):  # no such file, as is said elsewhere
+        return os.path.isfile(path) and os.path.samefile(target, path)
+    return False

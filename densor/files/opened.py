@@ -241,7 +241,7 @@ def entry_name(source: PathOrFile) -> tuple[str, bool]:
     """
     if is_file_object(source):
         return "stdin", False
-    name = name_of(str(source)) if is_url(source) else Path(source).name  # type: ignore[arg-type]
+    name = name_of(str(source)) or "file" if is_url(source) else Path(source).name  # type: ignore[arg-type]
     try:
         return escape_path(os.fsencode(name))
     except ArgumentError as error:

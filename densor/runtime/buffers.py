@@ -163,7 +163,7 @@ class ThreadBuffers:
         return buffer[:size]
 
 
-_HUGE = 1 << 22  # bytes from which huge pages are asked for
+LARGE = 1 << 22  # bytes of an object from which huge pages are asked for
 _MADV_HUGEPAGE = 14
 _BYTES_HEAD = bytes.__basicsize__ - 1  # before the first byte; that for the final NUL is counted in
 
@@ -190,7 +190,7 @@ class NewBytes:
         return (self._object.value or 0) + _BYTES_HEAD
 
     def _ask_for_huge_pages(self) -> None:
-        if self.size < _HUGE or not _LINUX:
+        if self.size < LARGE or not _LINUX:
             return
         begin = -(-self._address // mmap.PAGESIZE) * mmap.PAGESIZE
         length = (self._address + self.size - begin) // mmap.PAGESIZE * mmap.PAGESIZE
@@ -246,16 +246,3 @@ class _Memory:
             "typestr": "|u1",
             "version": 3,
         }
-
-
-def new_bytes(data: Bytes) -> bytes:
-    """The content of `data` as bytes, like `data.tobytes()`.
-
-    64 MB take 14 ms so, 66 ms by `tobytes` and 62 ms as a bytearray (best of 9, two cores of an
-    x86-64 server), for the huge pages of `NewBytes`.
-    """
-    if data.size < _HUGE or not _LINUX:
-        return data.tobytes()
-    result = NewBytes(data.size)
-    result.put(0, np.ascontiguousarray(data))
-    return result.finished()

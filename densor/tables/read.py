@@ -277,7 +277,7 @@ def _split(line: bytes, layout: Layout) -> list[bytes]:
         layout.columns, layout.separator, False, layout.quote))  # fmt: skip
     if rows is None:
         return []
-    return [rows.cells(i).text(0) for i in range(layout.columns)]
+    return [cells.text(0) for cells in rows.cells()]
 
 
 def _plain(cell: bytes, layout: Layout) -> bytes:

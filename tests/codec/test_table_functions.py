@@ -12,7 +12,7 @@ def _columns(keys: int, cells: int) -> tuple[list[Values | None], list[int]]:
     rng = random_state("functions", keys, cells)
     key = rng.integers(0, keys, MOST_ROWS).astype(np.int32)
     follows = rng.integers(0, cells, keys).astype(np.int32)[key]
-    return [Values(key, None), Values(follows, None)], [keys, cells]
+    return [Values(key), Values(follows)], [keys, cells]
 
 
 def test_keys_of_many_values_need_many_rows() -> None:

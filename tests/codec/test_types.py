@@ -154,6 +154,44 @@ def test_repetitions_far_apart(dtype: str, odd: int, level: int) -> None:
     assert packed(data, level) < 0.6 * len(data)
 
 
+@pytest.mark.parametrize("level", [1, 3, 6])
+def test_repetitions_a_megabyte_apart(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Squares of small numbers, as an optimizer has, which come again and again."""
+    part = np.random.default_rng(8).normal(0, 0.05, 1 << 18).astype(np.float32) ** 2
+    data = part.tobytes() * 3
+    size = packed(data, level)
+    monkeypatch.setattr(writer, "divide", nothing)
+    assert size <= packed(data, level) + HEADER
+
+
+def test_windows_unlike_the_first_are_priced_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables of another scale within weights do not have all windows priced."""
+    rng = np.random.default_rng(9)
+    values = rng.normal(0, 0.05, 1 << 18).astype(np.float32)
+    starts = range(0, values.nbytes - find.WINDOW, find._apart(values.nbytes))
+    for at in starts[3::5]:
+        values[at // 4 : at // 4 + 2048] *= np.float32(1e-3)
+    monkeypatch.delattr(find, "_costs")
+    (stretch,) = find_stretches(np.frombuffer(values.tobytes(), np.uint8))
+    assert stretch[1:3] == (0, values.nbytes) and stretch.way == 5
+    assert 0.8 < stretch.share < 0.9
+
+
+@pytest.mark.parametrize("way", [0, 1, 4, 9])
+def test_costs_are_entropies(way: int) -> None:
+    """The kernels' logarithms are not exact, but near: tables of codes are half a byte each."""
+    data = np.frombuffer(numbers("F16", 1 << 15), np.uint8)
+    size = {0: 1, 1: 2, 4: 4, 9: 8}[way]
+    window = (data.size - 1) // find.WINDOW * find.WINDOW
+    exact = 0.0
+    for place in range(size):
+        counts = np.bincount(data[:window][place::size], minlength=256)
+        total, used = counts.sum(), counts[counts > 0]
+        bits = -(used * np.log2(used / total)).sum() + used.size * np.log2(total) / 2
+        exact += min(float(bits), 8.0 * total)
+    assert find.cost_together(data, way) == pytest.approx(exact / 8 * data.size / window, rel=1e-4)
+
+
 def test_text_is_asked_for() -> None:
     data = numbers("BF16", 1 << 14)
     batch = Batch(np.frombuffer(data, np.uint8), BYTES, Workers(1))

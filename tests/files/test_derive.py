@@ -11,7 +11,7 @@ import gguf
 import numpy as np
 import pytest
 from helpers import random_state, safetensors_bytes
-from quantised import CASES
+from quantised import CASES, uniform
 from reference import derived as reference
 
 import densor
@@ -209,6 +209,32 @@ def test_any_number_of_odd_blocks_is_quantised_as_each_is(form: str) -> None:
         out = np.full(found.size + 2, 77, np.uint8)
         assert (converted(odd, "BF16", form, columns * count, out[1:-1]) == found).all()
         assert out[0] == out[-1] == 77
+
+
+@pytest.mark.parametrize(
+    ("form", "seed", "block"), [("Q4_K", 108, 850), ("Q5_K", 132, 195), ("Q6_K", 128, 104)]
+)
+def test_quotients_next_to_a_half_are_rounded_as_quotients(
+    form: str, seed: int, block: int
+) -> None:
+    """Products with inverses of the scales, found among many, would be on the other side."""
+    weights = uniform(256 * (block + 1), seed)[-256:].astype("f4")
+    found = converted(weights.view(np.uint8), "F32", form, 256)
+    assert found.tobytes() == reference.quantise(weights, form)
+
+
+@pytest.mark.parametrize("form", ["Q8_0", "Q4_1", "Q6_K", "BF16"])
+@pytest.mark.parametrize("odd", [0x7F80, 0xFF80, 0x7FC0])
+def test_one_weight_of_many_that_is_no_number(form: str, odd: int) -> None:
+    words = np.full((40, 256), 0x3F80, "<u2")
+    words[::3] += np.arange(256, dtype="<u2")
+    for row, column in ((0, 0), (17, 255), (39, 3)):
+        some = words.copy()
+        some[row, column] = odd
+        found = converted(some.view(np.uint8).reshape(-1), "BF16", form, 256).reshape(40, -1)
+        right = converted(words.view(np.uint8).reshape(-1), "BF16", form, 256).reshape(40, -1)
+        right[row] = 0
+        assert (found == right).all()
 
 
 @pytest.mark.parametrize("form", ["Q8_0", "Q5_1", "Q4_K", "F16"])

@@ -1,5 +1,7 @@
 """Files that are not just files: devices, pipes, links, pseudo files, private ones, odd names."""
 
+import errno
+import io
 import os
 import stat
 import subprocess
@@ -206,6 +208,33 @@ def test_pseudo_files_are_read_to_their_end(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "empty").read_bytes() == b""
 
 
+class Kernel(io.RawIOBase):
+    """A file that cannot be read in large pieces, as those of /proc/sys."""
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        if len(target) >= 1 << 22:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+        count = min(self.left, len(target), 1 << 12)
+        target[:count] = bytes(count)
+        self.left -= count
+        return count
+
+
+@pytest.mark.parametrize("size", [0, 24, 5 << 20])
+def test_files_that_cannot_be_read_in_large_pieces(size: int) -> None:
+    packed, back = io.BytesIO(), io.BytesIO()
+    densor.compress_file(Kernel(size), packed)  # type: ignore[arg-type]
+    packed.seek(0)
+    densor.decompress_file(packed, back)
+    assert back.getvalue() == bytes(size)
+
+
 # Names, and one odd file in a folder
 
 
@@ -229,6 +258,17 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     densor.compress_file(one, tmp_path / "b.densor")
     densor.extract(tmp_path / "b.densor", tmp_path / "alone")
     assert (tmp_path / "alone" / one.name).read_bytes() == ODD_NAMES[0]
+
+
+@posix
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_command_keeps_names_of_any_bytes(name: bytes, tmp_path: Path) -> None:
+    path = tmp_path / os.path.basename(os.fsdecode(name))
+    path.write_bytes(name)
+    done = run(path, "-o", tmp_path / "a")
+    assert done.returncode == 0, done.stderr
+    densor.extract(tmp_path / "a", tmp_path / "out")
+    assert (tmp_path / "out" / path.name).read_bytes() == name
 
 
 def test_escaped_names() -> None:
@@ -283,6 +323,28 @@ def test_one_odd_thing_in_a_folder(tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "each").rglob("*.densor")) == ["a.densor", "b.densor"]
     with pytest.raises(densor.FileError):  # what was named is not left out
         densor.pack([folder / "loop"], tmp_path / "z.densor", left_out=found.append)
+
+
+def test_an_archive_does_not_take_the_place_of_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    ok, two = tmp_path / "ok", tmp_path / "in" / "two"
+    ok.write_bytes(b"one")
+    two.write_bytes(b"two")
+    linked = tmp_path / "in" / "linked"
+    linked.symlink_to(ok)
+    for given in (ok, linked, ok.as_uri()):
+        with pytest.raises(ArgumentError, match="cannot be the archive too"):
+            densor.pack([given, two], ok, overwrite=True)
+    assert run("pack", "-f", ok, ok, two).returncode == 1 and ok.read_bytes() == b"one"
+
+    linked.unlink()  # the archive of an earlier run, in the folder that is packed
+    archive = tmp_path / "in" / "x.densor"
+    assert run("pack", archive, tmp_path / "in").returncode == 0
+    with pytest.raises(FileError, match="is where the archive is written"):
+        densor.pack([tmp_path / "in"], archive, overwrite=True)
+    done = run("pack", "-f", archive, tmp_path / "in")
+    assert done.returncode == 1 and b"is where the archive is written; left out" in done.stderr
+    assert densor.extract(archive, tmp_path / "out") == ["two"]
 
 
 @posix

@@ -2,13 +2,13 @@
 
 import io
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import pytest
 import zstandard
 
 import densor
+from bench.four_bits import entropy, halves, mxfp4, nvfp4
 from densor.files.single import compress_file
 from tests.support.helpers import safetensors_bytes
 
@@ -23,40 +23,9 @@ def matrix(seed: int) -> npt.NDArray[np.float32]:
     return (0.04 * scale * rng.standard_normal((ROWS, COLUMNS))).astype(np.float32)
 
 
-def codes(numbers: npt.NDArray[np.float32]) -> Bytes:
-    """E2M1, two in a byte, the first one low."""
-    four = np.clip(numbers, -6, 6).astype(ml_dtypes.float4_e2m1fn).view(np.uint8)
-    return four[..., 0::2] & 15 | four[..., 1::2] << 4
-
-
-def nvfp4(seed: int) -> tuple[Bytes, Bytes]:
-    """Packed weights and their scales, E4M3 of blocks of 16."""
-    blocks = matrix(seed).reshape(ROWS, -1, 16)
-    most = np.abs(blocks).max(-1)
-    unit = np.float32(448 * 6) / most.max()
-    scales = (most / 6 * unit).astype(ml_dtypes.float8_e4m3fn)
-    packed = codes(blocks / (scales.astype(np.float32) / unit)[..., None])
-    return packed.reshape(ROWS, -1), scales.view(np.uint8)
-
-
-def mxfp4(seed: int) -> tuple[Bytes, Bytes]:
-    """Packed blocks of 32 and their scales, E8M0."""
-    blocks = matrix(seed).reshape(ROWS, -1, 32)
-    exponents = np.floor(np.log2(np.abs(blocks).max(-1))) - 2
-    packed = codes(blocks / np.exp2(exponents)[..., None].astype(np.float32))
-    return packed, (exponents + 127).astype(np.uint8)
-
-
-def bits(symbols: Bytes) -> float:
-    """Bytes of symbols at their order-0 entropy."""
-    counts = np.bincount(symbols.ravel())
-    counts = counts[counts > 0]
-    return -float((counts * np.log2(counts / counts.sum())).sum()) / 8
-
-
 def bound(packed: Bytes, scales: Bytes) -> float:
     """Bytes by the order-0 entropies of what is 4 bits, and of the scales."""
-    return bits(np.concatenate([packed.ravel() & 15, packed.ravel() >> 4])) + bits(scales)
+    return entropy(halves(packed)) + entropy(scales)
 
 
 def model(kind: str) -> tuple[bytes, float]:
@@ -65,11 +34,11 @@ def model(kind: str) -> tuple[bytes, float]:
     least = 0.0
     for layer in range(2):
         if kind == "nvfp4":
-            packed, scales = nvfp4(layer)
+            packed, scales = nvfp4(matrix(layer))
             tensors[f"{layer}.weight_scale"] = ("F8_E4M3", scales.shape, scales.tobytes())
             tensors[f"{layer}.weight_packed"] = ("U8", packed.shape, packed.tobytes())
         else:
-            packed, scales = mxfp4(layer)
+            packed, scales = mxfp4(matrix(layer))
             tensors[f"{layer}.proj_blocks"] = ("U8", packed.shape, packed.tobytes())
             tensors[f"{layer}.proj_scales"] = ("U8", scales.shape, scales.tobytes())
         least += bound(packed, scales)

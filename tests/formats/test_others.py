@@ -414,6 +414,8 @@ def test_more_than_an_array_is_refused_at_every_door(name: str, tmp_path: Path) 
         "compress": lambda: densor.compress(thing),
         "base": lambda: densor.compress(np.arange(3), base=thing),
         "save": lambda: densor.save({"a": thing}),
+        "within a list": lambda: densor.save({"a": [thing]}),
+        "within two": lambda: densor.compress([(thing, thing)]),
         "save_file": lambda: densor.save_file({"a": thing}, tmp_path / "a"),
         "torch": lambda: densor.torch.save_packed_file({"a": thing}, tmp_path / "a"),
     }
@@ -424,6 +426,15 @@ def test_more_than_an_array_is_refused_at_every_door(name: str, tmp_path: Path) 
     with pytest.raises(ArgumentError), densor.Writer(tmp_path / "a") as writer:
         writer.add_tensor("a", thing)
     assert not (tmp_path / "a").exists()
+
+
+def test_lists_that_are_no_arrays() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    learnt = torch.ones(2, requires_grad=True)
+    for thing in ([[1], [1, 2]], endless, [learnt], [np.ma.masked, 1.0]):
+        with pytest.raises(ArgumentError):
+            densor.save({"a": thing})
 
 
 def test_what_is_just_an_array_is_taken(tmp_path: Path) -> None:

@@ -130,3 +130,41 @@ def test_memory_per_thread(tmp_path: Path) -> None:
 def test_large_files_of_other_kinds(kind: str, tmp_path: Path) -> None:
     found = peaks(tmp_path, kind, SIZE)
     assert max(found[step] for step in ("compress", "decompress")) <= LIMIT, found
+
+
+IN_MEMORY = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {package!r})
+import densor
+
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+
+small, packed = (Path(path).read_bytes() for path in sys.argv[1:])
+densor.decompress(small, threads=2)  # all is loaded
+before = peak()
+data = densor.decompress(packed, threads=2)
+print(json.dumps({{"size": len(data), "more": peak() - before}}))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+def test_bytes_are_restored_without_a_second_copy(tmp_path: Path) -> None:
+    from helpers import weights
+
+    import densor
+
+    data = b"".join((weights("bf16", 1024, 4096) ^ np.uint16(k)).tobytes() for k in range(24))
+    paths = []
+    for size in (1 << 22, len(data)):
+        paths.append(tmp_path / str(size))
+        paths[-1].write_bytes(densor.compress(data[:size], dtype="bf16"))
+    package = str(Path(densor.__file__).parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_MEMORY.format(package=package), *map(str, paths)],
+        capture_output=True,
+        check=True,
+    )
+    found = json.loads(done.stdout)
+    assert found["size"] == len(data) and found["more"] < 1.3 * len(data)

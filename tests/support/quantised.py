@@ -16,7 +16,7 @@ def _bf16(values: npt.NDArray[np.float64]) -> Weights:
     return words.view(np.float32)
 
 
-def _uniform(count: int, seed: int) -> npt.NDArray[np.float64]:
+def uniform(count: int, seed: int) -> npt.NDArray[np.float64]:
     """Numbers between -1 and 1, the same with every version of numpy."""
     state = (np.arange(count, dtype=np.uint64) + np.uint64(seed << 32)) * np.uint64(
         0x9E3779B97F4A7C15
@@ -28,7 +28,7 @@ def _uniform(count: int, seed: int) -> npt.NDArray[np.float64]:
 
 
 def _bell(count: int, seed: int) -> npt.NDArray[np.float64]:
-    return sum(_uniform(count, 4 * seed + k) for k in range(4)) / 2  # type: ignore[return-value]
+    return sum(uniform(count, 4 * seed + k) for k in range(4)) / 2  # type: ignore[return-value]
 
 
 def usual() -> Weights:
@@ -38,7 +38,7 @@ def usual() -> Weights:
 
 def of_many_sizes() -> Weights:
     """FP32, rows of sizes from 2^-24 to 2^8; some are rare and large, some are 0 or -0."""
-    values = _uniform(33 * 256, 2).reshape(33, 256) ** 5
+    values = uniform(33 * 256, 2).reshape(33, 256) ** 5
     values *= 2.0 ** np.arange(-24, 9)[:, None]
     flat = values.reshape(-1)
     flat[::37] = 0.0

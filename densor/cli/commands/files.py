@@ -23,7 +23,7 @@ from densor.cli.arguments import (
 from densor.cli.streams import DASH
 from densor.cli.usage import HELP
 from densor.errors import FileError
-from densor.formats.io.urls import is_url, name_of, plain
+from densor.formats.io.urls import is_url, plain
 from densor.formats.io.urls import label as url_label
 from densor.version import __version__
 
@@ -229,7 +229,7 @@ def _compress(job: Job, args: argparse.Namespace) -> None:
         options = write_options(args, moved)
         if args.rm:
             options = replace(options, verify=True, sync=True)
-        sizes = compress_file(source, target, name=_entry_name(job), options=options)
+        sizes = compress_file(source, target, options=options)
     _flush(target)
     if removal is not None:
         removal.do()
@@ -317,13 +317,6 @@ class _Removal:
         if not same:
             raise FileError("changed while it was read; not removed")
         os.unlink(self._source)
-
-
-def _entry_name(job: Job) -> str:
-    """A name for the entry that every archive may hold, whatever the file is called."""
-    source = plain(job.source)
-    name = name_of(source) if is_url(source) else os.path.basename(_label(source))
-    return "".join("_" if c in "\\:" or not c.isprintable() else c for c in name) or "file"
 
 
 def _size(job: Job) -> int | None:

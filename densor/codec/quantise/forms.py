@@ -13,7 +13,7 @@ BLOCK_BYTES = {
     "Q2_K": 84, "Q3_K": 110, "Q4_K": 144, "Q5_K": 176, "Q6_K": 210,
 }  # fmt: skip
 BLOCK_WORK, BLOCK_CODES = 544, 64  # sizes of the work space of what makes such blocks
-SUPER_WORK, SUPER_CODES = 1600, 1216
+SUPER_WORK, SUPER_CODES = 2432, 1216
 FLOATS = {"F32": 4, "F16": 2, "BF16": 2}  # bytes of a weight; also what is quantised
 
 

@@ -12,9 +12,8 @@ from densor.codec.quantise.forms import BLOCK, BLOCK_WORK, Q5_0, Q8_0
 from densor.codec.quantise.halves import halves
 from densor.entropy import float_vectors as v
 from densor.entropy import intrinsics, vectors
-from densor.entropy.jit import R16, W8, W32, inlined, kernel
+from densor.entropy.jit import R8, R16, W8, W32, inlined, kernel
 
-F32 = types.Array(types.float32, 1, "C", readonly=True)
 f32 = np.float32
 _LANES = 16
 _SCALES, _LEAST, _ROWS, _MORE_ROWS = 0, 16, 32, 288  # where they are in the work space
@@ -30,6 +29,24 @@ def widen(words, out):
         most = max(most, word & np.uint32(0x7FFFFFFF))
         out[i] = word
     return most
+
+
+@inlined
+def load_words(data, first, count, weights):
+    """`count` BF16 numbers as FP32, from number `first` on, to the beginning of `weights`, 0 after
+    the last one; returns whether one is infinite or no number.
+    """
+    there = data.size // 2 - first
+    infinite = v.splat(f32(np.inf))
+    odd = v.less(infinite, infinite)
+    for at in range(0, count, _LANES):
+        number = v.splat(f32(0.0))
+        if at < there:
+            word = vectors.load_u16(data, 2 * (first + at))
+            number = v.of_bits(vectors.shift_left(word, 16))
+        odd = v.either(odd, v.neither(v.less(v.size(number), infinite)))
+        v.store(weights, at, number)
+    return vectors.bits_of(odd) != 0
 
 
 @inlined
@@ -204,18 +221,25 @@ def _blocks(form, weights, begin, there, size, work, codes, out, at):
         _put_quanta(wide, low, high, out, place)
 
 
-@kernel(types.void(types.int64, F32, types.int64, types.float32[::1], W8, W8))
-def quantise_blocks(form, weights, size, work, codes, out):
-    """Blocks of 32 finite `weights` to `out`, blocks of `size` bytes, as `form`, of `FORMS`, has
-    them.
+@kernel(types.boolean(types.int64, R8, types.float32[::1], types.int64, types.float32[::1], W8, W8))
+def quantise_blocks(form, data, weights, size, work, codes, out):
+    """Blocks of 32 weights to `out`, blocks of `size` bytes, as `form`, of `FORMS`, has them.
 
-    `weights`: float32, of 16 blocks or a multiple, of which as many count as `out` has room for.
-    Work space: `work`, float32[`BLOCK_WORK`]; `codes`, uint8[`BLOCK_CODES`].
+    `data`: BF16 numbers, as bytes, as many as `out` has room for; or empty, then `weights` has the
+    weights, float32, of 16 blocks or a multiple. Returns whether a number of `data` is not finite,
+    which makes what is in `out` worthless. Work space: `weights`, float32[512], with data; `work`,
+    float32[`BLOCK_WORK`]; `codes`, uint8[`BLOCK_CODES`].
     """
     blocks = out.size // size
+    odd = False
     for first in range(0, blocks, _LANES):
         there = min(blocks - first, _LANES)
+        begin = first * BLOCK
+        if data.size:
+            odd |= load_words(data, begin, _LANES * BLOCK, weights)
+            begin = 0
         if form == Q8_0:
-            _q8_blocks(weights, first * BLOCK, there, work, codes, out, first * size)
+            _q8_blocks(weights, begin, there, work, codes, out, first * size)
         else:
-            _blocks(form, weights, first * BLOCK, there, size, work, codes, out, first * size)
+            _blocks(form, weights, begin, there, size, work, codes, out, first * size)
+    return odd

@@ -26,6 +26,7 @@ quantise_super_blocks = deferred("densor.codec.quantise.super_kernels", "quantis
 _AT_ONCE = 1 << 16  # weights, few enough to stay in the cache
 _PADDED = 1024
 _INFINITE = 0x7F800000
+_NONE = np.empty(0, np.uint8)
 Floats = npt.NDArray[np.float32]
 Work = tuple[npt.NDArray[Any], ...]
 
@@ -49,8 +50,10 @@ def converted(data: Bytes, dtype: str, form: str, columns: int, out: Bytes | Non
     rows = data.size // (FLOATS[dtype] * columns) if columns else 0
     if out is None:
         out = np.empty(rows * size, np.uint8)
-    step = max(_AT_ONCE // max(columns, 1), 1)
     work = _work(form)
+    if dtype == "BF16" and form in FORMS and not _quantise(data, work[0], form, work, out):
+        return out
+    step = max(_AT_ONCE // max(columns, 1), 1)
     with POOL.lend(_padded(min(step, rows) * columns) * 4) as memory:
         room = memory.view(np.float32)
         for begin in range(0, rows, step):
@@ -76,7 +79,7 @@ def _convert(
         odd = ~np.isfinite(rows).all(1)
         rows[odd] = 0
     if form in FORMS:
-        _quantise(room, form, work, out)
+        _quantise(_NONE, room, form, work, out)
     elif form == "F32":
         out[:] = weights.view(np.uint8)
     elif form == "F16":
@@ -91,16 +94,25 @@ def _convert(
 
 
 def _work(form: str) -> Work:
-    """Work space of the quantiser of a type."""
+    """Work space of the quantiser of a type, in lines of the cache: first that of weights."""
     if FORMS.get(form, 0) < Q2_K:
-        return np.empty(BLOCK_WORK, np.float32), np.empty(BLOCK_CODES, np.uint8)
-    x, work = np.empty(2048, np.float32), np.empty(SUPER_WORK, np.float32)
-    return x, work, np.empty(SUPER_CODES, np.uint8)
+        sizes = 4 * _PADDED, 4 * BLOCK_WORK, BLOCK_CODES
+    else:
+        sizes = 4 * _PADDED, 8192, 4 * SUPER_WORK, SUPER_CODES
+    memory = np.empty(sum(sizes) + 63, np.uint8)
+    at = -memory.ctypes.data % 64
+    parts = []
+    for size in sizes:
+        parts.append(memory[at : at + size])
+        at += size
+    return (*(part.view(np.float32) for part in parts[:-1]), parts[-1])
 
 
-def _quantise(room: Floats, form: str, work: Work, out: Bytes) -> None:
+def _quantise(data: Bytes, room: Floats, form: str, work: Work, out: Bytes) -> bool:
+    """Whether some of `data` are not finite; see the kernels."""
     quantise = quantise_blocks if FORMS[form] < Q2_K else quantise_super_blocks
-    quantise(FORMS[form], room, BLOCK_BYTES[form], *work, out)
+    odd: bool = quantise(FORMS[form], data, room, BLOCK_BYTES[form], *work[1:], out)
+    return odd
 
 
 def _widened(data: Bytes, dtype: str, out: Floats) -> int:

@@ -19,7 +19,13 @@ f32 = np.float32
 WEIGHTS = 1024
 SCALES = WEIGHTS  # where they are in the work space, behind the quanta
 MINIMA = SCALES + 64
+STATES = MINIMA + 64  # of searches, a few vectors for each of four
 _LANES = 16
+# Of each: the greatest weights; sums over them; what is best so far, with the minimum that its
+# quanta were made with; minima to quantise with, at first and now; what is tried, what fits it.
+_MOST, _SUM_W, _SUM_X, _ERROR, _SCALE, _INVERSE, _TAKEN = range(7)
+_FIRST, _LEAST, _TRIED, _FITTED, _FITTED_LEAST, _DIVISOR, _FIELDS = range(7, 14)
+STATES_SIZE = 4 * _FIELDS * _LANES
 ROUND = f32(12582912.0)  # 1.5 * 2^23: numbers added to it are rounded to whole ones
 _TINY = f32(1e-15)
 
@@ -57,6 +63,17 @@ def _error(x, at, scale, least, quantum, mad):
 
 
 @inlined
+def _put(work, number, field, vector):
+    """Sets what is known of vector `number`."""
+    v.store(work, STATES + (number * _FIELDS + field) * _LANES, vector)
+
+
+@inlined
+def _get(work, number, field):
+    return v.load(work, STATES + (number * _FIELDS + field) * _LANES)
+
+
+@inlined
 def _measured(x, at, n, mad):
     """The least and the greatest weights; sums of what they weigh, and of it times the weights."""
     zero = v.splat(f32(0.0))
@@ -85,10 +102,12 @@ def _measured(x, at, n, mad):
 
 
 @inlined
-def _begun(x, at, n, levels, least, most, mad):
-    """Error, scale and inverse of the plain way: from the least weight to the greatest."""
+def _begin(x, work, number, n, levels, wanted, mad):
+    """The plain way, from the least weight to the greatest, and what is tried first."""
     zero = v.splat(f32(0.0))
     top = v.splat(f32(levels))
+    at = number * n * _LANES
+    least, most, sum_w, sum_x = _measured(x, at, n, mad)
     inverse = v.divide(top, v.subtract(most, least))
     scale = v.divide(v.splat(f32(1.0)), inverse)
     inverse = finite(inverse, zero)  # where the weights are next to nothing
@@ -97,98 +116,117 @@ def _begun(x, at, n, levels, least, most, mad):
         each = v.load(x, at + i * _LANES)
         found = quantum(v.multiply(inverse, v.subtract(each, least)), zero, top)
         error = v.add(error, _error(x, at + i * _LANES, scale, least, found, mad))
-    return error, scale, inverse
+    _put(work, number, _MOST, most)
+    _put(work, number, _SUM_W, sum_w)
+    _put(work, number, _SUM_X, sum_x)
+    _put(work, number, _ERROR, error)
+    _put(work, number, _SCALE, scale)
+    _put(work, number, _INVERSE, inverse)
+    _put(work, number, _TAKEN, least)
+    _put(work, number, _LEAST, least)
+    _put(work, number, _FIRST, least)
+    tried = finite(v.divide(wanted, v.subtract(most, least)), zero)
+    _put(work, number, _TRIED, tried)
 
 
 @inlined
-def _fitted(x, quanta, at, n, levels, inverse, least, sum_w, sum_x):
-    """Quanta by one scale, and the scale and minimum that fit them; the divisor of these."""
+def _fit(x, work, number, n, levels):
+    """Quanta by the scale that is tried, and the scale and minimum that fit them best."""
     zero = v.splat(f32(0.0))
     top = v.splat(f32(levels))
+    at = number * n * _LANES
+    inverse = _get(work, number, _TRIED)
+    least = _get(work, number, _LEAST)
     sum_l = zero
     sum_l2 = zero
     sum_xl = zero
     for i in range(n):
         each = v.load(x, at + i * _LANES)
         found = quantum(v.multiply(inverse, v.subtract(each, least)), zero, top)
-        v.store(quanta, at + i * _LANES, found)
+        v.store(work, at + i * _LANES, found)
         product = v.multiply(v.load(x, WEIGHTS + at + i * _LANES), found)
         sum_l = v.add(sum_l, product)
         sum_l2 = v.add(sum_l2, v.multiply(product, found))
         sum_xl = v.add(sum_xl, v.multiply(product, each))
+    sum_w = _get(work, number, _SUM_W)
+    sum_x = _get(work, number, _SUM_X)
     divisor = v.subtract(v.multiply(sum_w, sum_l2), v.multiply(sum_l, sum_l))
     above = v.subtract(v.multiply(sum_l2, sum_x), v.multiply(sum_l, sum_xl))
-    new_least = v.divide(above, divisor)
-    positive = v.less(zero, new_least)
+    least = v.divide(above, divisor)
+    positive = v.less(zero, least)
     scale = v.subtract(v.multiply(sum_w, sum_xl), v.multiply(sum_x, sum_l))
     scale = v.divide(v.choose(positive, sum_xl, scale), v.choose(positive, sum_l2, divisor))
-    return scale, v.choose(positive, zero, new_least), divisor
+    _put(work, number, _FITTED, scale)
+    _put(work, number, _FITTED_LEAST, v.choose(positive, zero, least))
+    _put(work, number, _DIVISOR, divisor)
 
 
 @inlined
-def _kept(divisor, state, error, scale, inverse, least):
-    """The best of what was tried, with this: error, scale, inverse, the minimum that was quantised
-    with it, the minimum that fits.
-    """
-    best, best_scale, best_inverse, best_least, now = state
-    better = v.both(v.less(v.splat(f32(0.0)), divisor), v.less(error, best))
-    best = v.choose(better, error, best)
-    best_scale = v.choose(better, scale, best_scale)
-    best_inverse = v.choose(better, inverse, best_inverse)
-    best_least = v.choose(better, now, best_least)
-    return best, best_scale, best_inverse, best_least, v.choose(better, least, now)
+def _judge(x, work, number, n, wanted, mad):
+    """Keeps what was fitted where it errs less, and says what is tried next."""
+    zero = v.splat(f32(0.0))
+    at = number * n * _LANES
+    fitted = _get(work, number, _FITTED)
+    low = _get(work, number, _FITTED_LEAST)
+    error = zero
+    for i in range(n):
+        here = at + i * _LANES
+        error = v.add(error, _error(x, here, fitted, low, v.load(work, here), mad))
+    best = _get(work, number, _ERROR)
+    least = _get(work, number, _LEAST)
+    better = v.both(v.less(zero, _get(work, number, _DIVISOR)), v.less(error, best))
+    _put(work, number, _ERROR, v.choose(better, error, best))
+    _put(work, number, _SCALE, v.choose(better, fitted, _get(work, number, _SCALE)))
+    inverse = v.choose(better, _get(work, number, _TRIED), _get(work, number, _INVERSE))
+    _put(work, number, _INVERSE, inverse)
+    _put(work, number, _TAKEN, v.choose(better, least, _get(work, number, _TAKEN)))
+    least = v.choose(better, low, least)
+    _put(work, number, _LEAST, least)
+    tried = v.divide(wanted, v.subtract(_get(work, number, _MOST), least))
+    _put(work, number, _TRIED, finite(tried, zero))
 
 
 @inlined
-def _finished(x, work, number, n, levels, flat, state):
+def _finish(x, work, number, n, levels):
     """Quanta of the best, and scales and negated minima, to the work space."""
     zero = v.splat(f32(0.0))
     top = v.splat(f32(levels))
-    _, scale, inverse, best_least, least = state
+    begin = number * n * _LANES
+    inverse = _get(work, number, _INVERSE)
+    taken = _get(work, number, _TAKEN)
+    flat = v.equal(_get(work, number, _MOST), _get(work, number, _FIRST))
     for i in range(n):
-        at = (number * n + i) * _LANES
+        at = begin + i * _LANES
         each = v.load(x, at)
-        found = quantum(v.multiply(inverse, v.subtract(each, best_least)), zero, top)
+        found = quantum(v.multiply(inverse, v.subtract(each, taken)), zero, top)
         v.store(work, at, v.choose(flat, zero, found))
-    v.store(work, SCALES + number * _LANES, v.choose(flat, zero, scale))
-    least = v.subtract(zero, v.choose(flat, best_least, least))
-    v.store(work, MINIMA + number * _LANES, least)
+    v.store(work, SCALES + number * _LANES, v.choose(flat, zero, _get(work, number, _SCALE)))
+    least = v.choose(flat, _get(work, number, _FIRST), _get(work, number, _LEAST))
+    v.store(work, MINIMA + number * _LANES, v.subtract(zero, least))
 
 
 @inlined
-def with_minimum(x, work, number, n, levels, first, step, tries, mad):
-    """Scales and negated minima of two vectors of groups, from vector `number` on, to the work
-    space, whose quanta are from 0 to `levels`.
+def _wanted(first, step, k, levels):
+    return v.splat(f32(f32(first + f32(step * f32(k))) + f32(levels)))
+
+
+@inlined
+def with_minimum(x, work, count, n, levels, first, step, tries, mad):
+    """Scales and negated minima of `count` vectors of groups to the work space, whose quanta are
+    from 0 to `levels`.
+
+    All are fitted before any is judged, so that none waits for its own divisions.
     """
-    zero = v.splat(f32(0.0))
-    a = number * n * _LANES
-    b = a + n * _LANES
-    a_least, a_most, a_w, a_x = _measured(x, a, n, mad)
-    b_least, b_most, b_w, b_x = _measured(x, b, n, mad)
-    a_flat = v.equal(a_most, a_least)
-    b_flat = v.equal(b_most, b_least)
-    a_best, a_scale, a_inverse = _begun(x, a, n, levels, a_least, a_most, mad)
-    b_best, b_scale, b_inverse = _begun(x, b, n, levels, b_least, b_most, mad)
-    a_state = a_best, a_scale, a_inverse, a_least, a_least
-    b_state = b_best, b_scale, b_inverse, b_least, b_least
-    for k in range(tries + 1):
-        wanted = v.splat(f32(f32(first + f32(step * f32(k))) + f32(levels)))
-        a_tried = finite(v.divide(wanted, v.subtract(a_most, a_least)), zero)
-        b_tried = finite(v.divide(wanted, v.subtract(b_most, b_least)), zero)
-        a_new, a_low, a_divisor = _fitted(x, work, a, n, levels, a_tried, a_least, a_w, a_x)
-        b_new, b_low, b_divisor = _fitted(x, work, b, n, levels, b_tried, b_least, b_w, b_x)
-        a_error = zero
-        b_error = zero
-        for i in range(n):
-            at = a + i * _LANES
-            a_error = v.add(a_error, _error(x, at, a_new, a_low, v.load(work, at), mad))
-            at = b + i * _LANES
-            b_error = v.add(b_error, _error(x, at, b_new, b_low, v.load(work, at), mad))
-        a_state = _kept(a_divisor, a_state, a_error, a_new, a_tried, a_low)
-        b_state = _kept(b_divisor, b_state, b_error, b_new, b_tried, b_low)
-        a_least, b_least = a_state[4], b_state[4]
-    _finished(x, work, number, n, levels, a_flat, a_state)
-    _finished(x, work, number + 1, n, levels, b_flat, b_state)
+    for number in range(count):
+        _begin(x, work, number, n, levels, _wanted(first, step, 0, levels), mad)
+    for k in range(1, tries + 2):
+        wanted = _wanted(first, step, k, levels)
+        for number in range(count):
+            _fit(x, work, number, n, levels)
+        for number in range(count):
+            _judge(x, work, number, n, wanted, mad)
+    for number in range(count):
+        _finish(x, work, number, n, levels)
 
 
 @inlined
@@ -205,51 +243,76 @@ def _largest(x, at, n):
 
 
 @inlined
-def symmetric(x, work, number, n, half):
-    """Scales of a vector of groups to the work space; quanta from 0 to 2 `half` - 1, `half` is
-    none. 19 scales are tried.
+def _summed(x, begin, n, inverse, half, least, most):
+    """Quanta times cubes and times squares and themselves, summed. `least`, `most`: whether quanta
+    may leave the range there.
     """
     zero = v.splat(f32(0.0))
-    low = v.splat(f32(-half))
-    top = v.splat(f32(half - 1))
+    sum_xl = zero
+    sum_l2 = zero
+    for i in range(n):
+        found = rounded(v.multiply(inverse, v.load(x, begin + i * _LANES)))
+        if least:
+            found = v.greater(found, v.splat(f32(-half)))
+        if most:
+            found = v.lesser(found, v.splat(f32(half - 1)))
+        cube = v.load(x, WEIGHTS + (n + i) * _LANES)
+        sum_xl = v.add(sum_xl, v.multiply(cube, found))
+        square = v.multiply(v.load(x, WEIGHTS + i * _LANES), found)
+        sum_l2 = v.add(sum_l2, v.multiply(square, found))
+    return sum_xl, sum_l2
+
+
+@inlined
+def _tried(x, begin, n, half, largest, first, last, least, most, state):
+    """The best of what was found and of scales that are `first` to `last` - 1 tenths off; these
+    say whether quanta may leave the range, see `_summed`.
+    """
+    zero = v.splat(f32(0.0))
+    scale, best, best_inverse = state
+    for k in range(first, last):
+        change = f32(f32(0.1) * f32(k))
+        inverse = v.divide(v.splat(-f32(f32(half) + change)), largest)
+        sum_xl, sum_l2 = _summed(x, begin, n, inverse, half, least, most)
+        better = v.less(v.multiply(best, sum_l2), v.multiply(sum_xl, sum_xl))
+        better = v.both(v.less(zero, sum_l2), better)
+        scale = v.choose(better, v.divide(sum_xl, sum_l2), scale)
+        best = v.choose(better, v.multiply(scale, sum_xl), best)
+        best_inverse = v.choose(better, inverse, best_inverse)
+    return scale, best, best_inverse
+
+
+@inlined
+def symmetric(x, work, number, n):
+    """Scales of a vector of groups to the work space; quanta from 0 to 63, 32 is none. 19 scales
+    are tried.
+
+    By the plain one no weight is below -32, nor by those that are up to 4 tenths off; from 6
+    tenths less on none is outside of -31 and 31.
+    """
+    half = 32
+    zero = v.splat(f32(0.0))
     begin = number * n * _LANES
-    cubes = WEIGHTS + n * _LANES
     for i in range(n):
         each = v.load(x, begin + i * _LANES)
         square = v.multiply(each, each)
         v.store(x, WEIGHTS + i * _LANES, square)
-        v.store(x, cubes + i * _LANES, v.multiply(square, each))
-    most, size = _largest(x, begin, n)
+        v.store(x, WEIGHTS + (n + i) * _LANES, v.multiply(square, each))
+    largest, size = _largest(x, begin, n)
     tiny = v.less(size, v.splat(_TINY))
-    scale = zero
-    best = zero
-    best_inverse = zero
-    for k in range(-10, 10):
-        if k == 0:
-            continue
-        change = f32(0.0) if k == -10 else f32(f32(0.1) * f32(k))  # the plain scale comes first
-        inverse = v.divide(v.splat(-f32(f32(half) + change)), most)
-        sum_xl = zero
-        sum_l2 = zero
-        for i in range(n):
-            found = quantum(v.multiply(inverse, v.load(x, begin + i * _LANES)), low, top)
-            sum_xl = v.add(sum_xl, v.multiply(v.load(x, cubes + i * _LANES), found))
-            square = v.multiply(v.load(x, WEIGHTS + i * _LANES), found)
-            sum_l2 = v.add(sum_l2, v.multiply(square, found))
-        if k == -10:
-            none = v.equal(sum_l2, zero)
-            scale = v.choose(none, zero, v.divide(sum_xl, sum_l2))
-            best = v.multiply(scale, sum_xl)
-            best_inverse = inverse
-        else:
-            better = v.less(v.multiply(best, sum_l2), v.multiply(sum_xl, sum_xl))
-            better = v.both(v.less(zero, sum_l2), better)
-            scale = v.choose(better, v.divide(sum_xl, sum_l2), scale)
-            best = v.choose(better, v.multiply(scale, sum_xl), best)
-            best_inverse = v.choose(better, inverse, best_inverse)
+    inverse = v.divide(v.splat(f32(-half)), largest)
+    sum_xl, sum_l2 = _summed(x, begin, n, inverse, half, False, True)
+    none = v.equal(sum_l2, zero)
+    scale = v.choose(none, zero, v.divide(sum_xl, sum_l2))
+    state = scale, v.multiply(scale, sum_xl), inverse
+    state = _tried(x, begin, n, half, largest, -9, -5, False, False, state)
+    state = _tried(x, begin, n, half, largest, -5, 0, False, True, state)
+    state = _tried(x, begin, n, half, largest, 1, 5, False, True, state)
+    scale, _, inverse = _tried(x, begin, n, half, largest, 5, 10, True, True, state)
     for i in range(n):
         at = begin + i * _LANES
-        found = quantum(v.multiply(best_inverse, v.load(x, at)), low, top)
+        found = v.multiply(inverse, v.load(x, at))
+        found = quantum(found, v.splat(f32(-half)), v.splat(f32(half - 1)))
         found = v.add(found, v.splat(f32(half)))
         v.store(work, at, v.choose(tiny, zero, found))
     v.store(work, SCALES + number * _LANES, v.choose(tiny, zero, scale))

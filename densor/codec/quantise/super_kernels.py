@@ -10,27 +10,30 @@ from numba import types
 
 from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K, Q5_K, SUPER_CODES, SUPER_WORK
 from densor.codec.quantise.halves import halves, of_halves
-from densor.codec.quantise.kernels import F32
+from densor.codec.quantise.kernels import load_words
 from densor.codec.quantise.search_kernels import (
     MINIMA,
     SCALES,
+    STATES,
+    STATES_SIZE,
     WEIGHTS,
     moved,
-    quantum,
     rounded,
     symmetric,
     with_minimum,
 )
 from densor.entropy import float_vectors as v
 from densor.entropy import intrinsics, vectors
-from densor.entropy.jit import W8, inlined, kernel
+from densor.entropy.jit import R8, W8, inlined, kernel
 
 f32 = np.float32
 _BLOCK = 256
 _AT_ONCE = 4  # blocks
 _LANES = 16
 _TINY = f32(1e-15)
-_STEPS = MINIMA + 64  # where they are in the work space: as they are stored, times their scales
+_NEARLY_HALF = f32(0.5 - 2.0**-14)
+# Where they are in the work space: scales and minima as they are stored, times theirs.
+_STEPS = STATES + STATES_SIZE
 _OFFSETS = _STEPS + 80
 _INVERSES = _OFFSETS + 80
 _STORED = _INVERSES + 16
@@ -191,20 +194,41 @@ def _scale_six_bits(work, codes):
 
 
 @inlined
+def _put_quanta(x, work, at, step, minimum, least, most, offset, none, inverse, quick):
+    """Quanta of a vector of weights by a step; how far each is from a whole number."""
+    wanted = v.add(v.load(x, at), minimum)
+    wanted = v.multiply(wanted, inverse) if quick else v.divide(wanted, step)
+    found = rounded(wanted)
+    off = v.size(v.subtract(wanted, found))
+    found = v.lesser(v.greater(found, v.splat(f32(least))), v.splat(f32(most)))
+    found = v.add(found, v.splat(f32(offset)))
+    v.store(work, at, v.choose(none, v.load(work, at), found))
+    return off
+
+
+@inlined
 def _requantise(x, work, n, least, most, offset):
-    """Quanta of the scales that are stored; those that were found where one is 0."""
+    """Quanta of the scales that are stored; those that were found where one is 0.
+
+    A quotient of a size up to 128, and a product with the rounded inverse, which takes a fraction
+    of the time, are less than 2^-15 apart: only where one is so near to a half does it matter.
+    """
     infinite = v.splat(f32(np.inf))
     for number in range(WEIGHTS // (_LANES * n)):
         step = v.load(work, _STEPS + _LANES * number)
         minimum = v.load(work, _OFFSETS + _LANES * number)
         none = v.equal(step, v.splat(f32(0.0)))
         step = v.choose(v.less(minimum, infinite), step, infinite)  # FP16 has none such: 0 then
+        inverse = v.divide(v.splat(f32(1.0)), step)
+        doubtful = v.less(step, step)
         for i in range(n):
             at = (number * n + i) * _LANES
-            wanted = v.divide(v.add(v.load(x, at), minimum), step)
-            found = quantum(wanted, v.splat(f32(least)), v.splat(f32(most)))
-            found = v.add(found, v.splat(f32(offset)))
-            v.store(work, at, v.choose(none, v.load(work, at), found))
+            off = _put_quanta(x, work, at, step, minimum, least, most, offset, none, inverse, True)
+            doubtful = v.either(doubtful, v.less(v.splat(_NEARLY_HALF), off))
+        if vectors.bits_of(doubtful) != 0:
+            for i in range(n):
+                at = (number * n + i) * _LANES
+                _put_quanta(x, work, at, step, minimum, least, most, offset, none, inverse, False)
 
 
 @inlined
@@ -314,8 +338,7 @@ def _put_q6(codes, k, zero, out, at):
 @inlined
 def _q2(weights, begin, there, x, work, codes, out, at):
     _spread(weights, begin, 16, x)
-    for number in range(0, 4, 2):
-        with_minimum(x, work, number, 16, 3, f32(-0.5), f32(0.1), 15, True)
+    with_minimum(x, work, 4, 16, 3, f32(-0.5), f32(0.1), 15, True)
     _scale_q2(work, codes)
     _requantise(x, work, 16, 0, 3, 0)
     _gather(work, 16, x, codes)
@@ -340,7 +363,7 @@ def _q4_or_q5(wide, weights, begin, there, x, work, codes, out, at):
     _spread(weights, begin, 32, x)
     first = f32(-0.5) if wide else f32(-1.0)
     levels, tries = (31, 15) if wide else (15, 20)
-    with_minimum(x, work, 0, 32, levels, first, f32(0.1), tries, False)
+    with_minimum(x, work, 2, 32, levels, first, f32(0.1), tries, False)
     _scale_six_bits(work, codes)
     _requantise(x, work, 32, 0, levels, 0)
     _gather(work, 32, x, codes)
@@ -353,7 +376,7 @@ def _q4_or_q5(wide, weights, begin, there, x, work, codes, out, at):
 def _q6(weights, begin, there, x, work, codes, out, at):
     _spread(weights, begin, 16, x)
     for number in range(_AT_ONCE):
-        symmetric(x, work, number, 16, 32)
+        symmetric(x, work, number, 16)
     _, tiny = _scale_signed(work, codes, 128)
     _requantise(x, work, 16, -32, 31, 32)
     _gather(work, 16, x, codes)
@@ -361,19 +384,25 @@ def _q6(weights, begin, there, x, work, codes, out, at):
         _put_q6(codes, k, tiny >> k & 1, out, at + 210 * k)
 
 
-@kernel(types.void(types.int64, F32, types.int64, types.float32[::1], types.float32[::1], W8, W8))
-def quantise_super_blocks(form, weights, size, x, work, codes, out):
-    """Blocks of 256 finite `weights` to `out`, blocks of `size` bytes, as `form`, of `FORMS`, has
-    them.
+_F32 = types.float32[::1]
 
-    `weights`: float32, of four blocks or a multiple, of which as many count as `out` has room for.
-    Work space: `x`, float32[2 * `WEIGHTS`]; `work`, float32[`SUPER_WORK`]; `codes`,
-    uint8[`SUPER_CODES`].
+
+@kernel(types.boolean(types.int64, R8, _F32, types.int64, _F32, _F32, W8, W8))
+def quantise_super_blocks(form, data, weights, size, x, work, codes, out):
+    """Blocks of 256 weights to `out`, blocks of `size` bytes, as `form`, of `FORMS`, has them.
+
+    `data`, `weights`, what is returned: as `quantise_blocks` has them, but `weights` are of four
+    blocks or a multiple. Work space: `weights`, float32[1024], with data; `x`, float32[2 *
+    `WEIGHTS`]; `work`, float32[`SUPER_WORK`]; `codes`, uint8[`SUPER_CODES`].
     """
     blocks = out.size // size
+    odd = False
     for first in range(0, blocks, _AT_ONCE):
         there = min(blocks - first, _AT_ONCE)
         begin, at = first * _BLOCK, first * size
+        if data.size:
+            odd |= load_words(data, begin, WEIGHTS, weights)
+            begin = 0
         if form == Q2_K:
             _q2(weights, begin, there, x, work, codes, out, at)
         elif form == Q3_K:
@@ -382,3 +411,4 @@ def quantise_super_blocks(form, weights, size, x, work, codes, out):
             _q4_or_q5(form == Q5_K, weights, begin, there, x, work, codes, out, at)
         else:
             _q6(weights, begin, there, x, work, codes, out, at)
+    return odd

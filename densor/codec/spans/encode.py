@@ -1,7 +1,8 @@
 """Encoding in spans: one compiled call, without the GIL, from a batch of floats to its frames.
 
 For weights as they mostly are: the first plane holds exponents under Huffman codes, the others
-nothing that could be saved, or one value. What else there is goes the ordinary way.
+nothing that could be saved, one value, or symbols that one Huffman code suits everywhere. What
+else there is goes the ordinary way.
 """
 
 import threading
@@ -91,7 +92,7 @@ def encode_batch(
         raise ValueError("output buffer too small")
     work = _work(-(-n // run), min(run * rows, n), size)
     made = np.empty((-(-data.size // chunk), 3), np.int64)
-    lengths = np.zeros((CLASSES, 256), np.uint8)
+    lengths = np.zeros((CLASSES + t.MOST_PLANES - 1, 256), np.uint8)
     most = CLASSES if classes > 1 else 1
     found = encode_span(
         data, layout, size, run, rows, most, careful, noise, out, made, lengths, *work
@@ -99,16 +100,20 @@ def encode_batch(
     if found < 0:
         return None
     end = int(made[-1, 0] + made[-1, 1]) + t.FRAME
-    parameters = _parameters(layout, run, lengths[:found]) if made[:, 2].any() else None
+    parameters = _parameters(layout, run, lengths, found) if made[:, 2].any() else None
     return EncodedSpan(parameters, out[:end], made)
 
 
-def _parameters(layout: int, run: int, lengths: npt.NDArray[np.uint8]) -> bytes:
-    count = len(lengths)
-    kinds = np.full(count, registry.CLASS_HUFFMAN, np.uint8)
-    first = Classes(kinds, np.zeros(count, np.uint8), lengths)
-    rest = (None,) * (LAYOUTS[layout].size - 1)
-    return pack(Parameters(LAYOUTS[layout], run, (first, *rest)))
+def _parameters(layout: int, run: int, lengths: npt.NDArray[np.uint8], count: int) -> bytes:
+    """The parameters of a batch, of whose first plane there are `count` classes."""
+    behind = (lengths[c : c + 1] for c in range(CLASSES, CLASSES + LAYOUTS[layout].size - 1))
+    rest = (_codes(code) if code.any() else None for code in behind)
+    return pack(Parameters(LAYOUTS[layout], run, (_codes(lengths[:count]), *rest)))
+
+
+def _codes(lengths: npt.NDArray[np.uint8]) -> Classes:
+    kinds = np.full(len(lengths), registry.CLASS_HUFFMAN, np.uint8)
+    return Classes(kinds, np.zeros_like(kinds), lengths)
 
 
 def _work(rows: int, elements: int, size: int) -> tuple[npt.NDArray[Any], ...]:
@@ -121,8 +126,8 @@ def _work(rows: int, elements: int, size: int) -> tuple[npt.NDArray[Any], ...]:
             np.empty(size * max(elements, 5 * PIECE * PIECES) + 4096, np.uint8),
             np.empty(elements + 64, np.uint8),
             np.empty(2 * elements + rows + 4096, np.uint8),
-            np.empty((CLASSES + 2, 256), np.int64),
-            np.empty((CLASSES, TABLE), np.uint8),
+            np.empty((CLASSES + 2 + t.MOST_PLANES - 1, 256), np.int64),
+            np.empty((CLASSES + t.MOST_PLANES - 1, TABLE), np.uint8),
             np.empty(CLASSES * 1024, np.uint32),
             np.empty(64 + 1024, np.int64),
             np.empty(4096, np.uint64),

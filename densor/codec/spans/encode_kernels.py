@@ -37,8 +37,16 @@ _EXTREMES = 9 * 64 + 512  # place in the work space `edge`
 _FEW_ZEROS = 32  # one element in as many
 _NOISE = t.NOISE
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
-_RAW, _CONSTANT, _REFUSED = 0, 1, -1  # what becomes of a plane; whether a batch is taken
-OTHER = 2
+_RAW, _CONSTANT, _CODED = registry.PLANE_RAW, registry.PLANE_CONSTANT, registry.PLANE_CLASSES
+_OF_PLANES = CLASSES + 1  # place of the first histogram of planes behind the first, less 1
+_COUNTED = 4096  # elements that are taken apart at once to be counted
+OTHER = 2  # what becomes of a plane, beside these
+_REFUSED = -1  # a batch that is not taken
+_LEAST_BITS, _LEAST_OF_TWO = 1.2, 0.97  # of a symbol, of two: below, codes waste too much of a bit
+_ALIKE = 0.008  # bits of a symbol that codes of their own would save pieces of a plane, at most
+_WASTED = 0.03  # bits of a symbol that a second code would save in rows without rare ones, at most
+_LONGEST = 12  # bits of a code
+_PER_COUNT = 0.5 / np.log(2.0)  # bits that a histogram seems to take less for each symbol in it
 I64_2D = types.int64[:, ::1]
 F64 = types.float64[::1]
 
@@ -61,16 +69,40 @@ def _repeats(sample, windows):
     return found > sample.size // 400
 
 
+@part
+def _suits_one_code(plane, counts, bits):
+    """Whether one Huffman code does for all pieces of a plane, and wastes little.
+
+    `counts[0]`: its histogram; `counts[1]` is 0, and stays so, `counts[2]` becomes it. `bits`: of
+    a symbol.
+    """
+    used = 0
+    counts[2, :] = 0
+    for s in range(256):
+        used += counts[0, s] > 0
+    if bits < (_LEAST_OF_TWO if used == 2 else _LEAST_BITS):
+        return False
+    apart = 0.0
+    for begin in range(0, plane.size, PIECE):
+        for i in range(begin, begin + PIECE):
+            counts[1, plane[i]] += 1
+        for s in range(256):
+            apart += _PER_COUNT * (counts[1, s] > 0)
+        apart += _entropy_bits(counts[1], counts[2])
+        counts[1, :] = 0
+    return bits * plane.size + _PER_COUNT * used - apart < _ALIKE * plane.size
+
+
 @once
 def _look(
-    data, layout, size, careful, second, noise, low, ways, planes, tallies, counts, words,
+    data, layout, size, careful, second, noise, low, coded, ways, planes, tallies, counts, words,
     addresses, edge,
 ):  # fmt: skip
     """Judges a sample. Sets what becomes of each plane but the first; False to refuse.
 
     `second`, `noise`: bits of a byte from which the second plane, and those behind it, are taken to
-    be noise. `low`: whether these may be others as well. `ways[size]` gets the bits of a byte of
-    the second plane, in units of 2^-10.
+    be noise. `low`: whether these may be others as well; `coded`: whether any may be coded.
+    `ways[size]` gets the bits of a byte of the second plane, in units of 2^-10.
     """
     n = data.size // size
     pieces = min(PIECES, n // PIECE)
@@ -100,6 +132,8 @@ def _look(
             ways[p] = OTHER
         elif bits == 0.0:
             ways[p] = _CONSTANT
+        elif coded and _suits_one_code(planes[p * taken : (p + 1) * taken], counts, bits):
+            ways[p] = _CODED
         else:
             return False
     return True
@@ -175,6 +209,40 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
     return saved / sums.size
 
 
+@once
+def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge):
+    """Histograms of the planes that are coded, of each from `counts[_OF_PLANES + p]` on."""
+    n = data.size // size
+    tallies[: 1024 * size] = np.uint32(0)
+    for begin in range(0, n, _COUNTED):
+        count = min(_COUNTED, n - begin)
+        split_planes(layout, size, data, begin * size, count, planes, count, addresses, edge)
+        for p in range(1, size):
+            if ways[p] == _CODED:
+                _tally(planes[p * count : (p + 1) * count], tallies[1024 * p : 1024 * (p + 1)])
+    for p in range(1, size):
+        for s in range(256):
+            at = 1024 * p + s
+            found = tallies[at] + tallies[at + 256] + tallies[at + 512] + tallies[at + 768]
+            counts[_OF_PLANES + p, s] = np.int64(found)
+
+
+@part
+def _wastes(counts, lengths, n, run):
+    """Whether rare symbols, whose codes are shorter than they should be, make others' longer, in
+    rows of `run` elements most of which have none of them."""
+    bits = 0.0
+    ideal = 0.0
+    rare = 0
+    for s in range(256):
+        if counts[s] > 0:
+            bits += counts[s] * lengths[s]
+            ideal -= counts[s] * np.log2(counts[s] / n)
+            if counts[s] << _LONGEST < n:
+                rare += counts[s]
+    return (bits - ideal) / n * np.exp(-rare / n * run) > _WASTED
+
+
 @part
 def _rows_between(n, size, most):
     """Of how many rows one is counted for the codes, at least."""
@@ -185,14 +253,15 @@ def _rows_between(n, size, most):
 
 @once
 def _make_codes(counts, step, mask, seen, lengths, tables, packages, short, codes):
-    """Lengths and codes of a class, from its histogram in a sample.
+    """Lengths and codes of a class, from its histogram in a sample; or in all, if `step` is 0.
 
     A symbol of a scale that occurs somewhere has a code, whether or not the sample has it.
     """
-    for s in range(256):
-        scale = s & mask
-        used = seen[0] <= scale <= seen[1] if scale > 0 else seen[2] != 0
-        counts[s] = counts[s] * step + 1 if used else 0
+    if step > 0:
+        for s in range(256):
+            scale = s & mask
+            used = seen[0] <= scale <= seen[1] if scale > 0 else seen[2] != 0
+            counts[s] = counts[s] * step + 1 if used else 0
     _lengths_of(counts, packages[:512], packages[512:], short[256:], short[:256], lengths)
     _assign_codes(lengths, codes[256:], codes[:256])
     fill_table(codes[:256], tables)
@@ -237,7 +306,7 @@ def _group(
     return grouped[:count]
 
 
-@once
+@part
 def _put_section(symbols, classes, many, tables, counts, coded, at, words, sizes):
     """The section of a plane by classes, to `coded` from `at` on; returns where it ends."""
     if many > 1:
@@ -288,24 +357,43 @@ def _put_frame(out, at, stored, original):
 
 
 @once
-def _put_rest(data, begin, count, layout, size, ways, out, at, addresses, planes, edge):
-    """All planes but the first, to `out`; the end, or 0 if one is not what it should be."""
-    constant = 0
+def _put_rest(
+    data, begin, count, layout, size, ways, tables, out, at, end, taken, planes, coded, words,
+    sizes, addresses, edge,
+):  # fmt: skip
+    """All planes but the first, to `out` before `end`; where they end.
+
+    That is 0 if one is not what it should be, -1 if there is no room. `taken`: their bytes.
+    """
+    plain = size * count >= _LOOK
+    least = 0
     for p in range(1, size):
-        constant += ways[p] == _CONSTANT
-    if constant == 0 and size > 1 and size * count >= _LOOK:
+        plain &= ways[p] == _RAW
+        taken[p] = count if ways[p] == _RAW else 1
+        least += taken[p]
+    if at + least >= end:
+        return -1
+    if size == 1:
+        return at
+    if plain:
         split_rest(layout, size, data, begin, count, out, at, addresses)
-        return at + (size - 1) * count
+        return at + least
     split_planes(layout, size, data, begin, count, planes, count, addresses, edge)
     for p in range(1, size):
-        length = count
-        if ways[p] == _CONSTANT:
-            length = 1
-            if not is_constant(planes[p * count : (p + 1) * count]):
-                return 0
-        copy_bytes(out, at, planes, p * count, length)
-        at += length
-    return at
+        plane = planes[p * count : (p + 1) * count]
+        if ways[p] == _CONSTANT and not is_constant(plane):
+            return 0
+        if ways[p] == _CODED:
+            taken[0] = count
+            taken[p] = _put_section(
+                plane, edge[:0], 1, tables[p - 1 : p], taken, coded, 0, words, sizes
+            )
+            plane = coded
+        if at + taken[p] > end:
+            return -1
+        copy_bytes(out, at, plane, 0, taken[p])
+        at += taken[p]
+    return at if at < end else -1
 
 
 @once
@@ -315,6 +403,7 @@ def _put_chunk(
 ):  # fmt: skip
     """A chunk with its frame to `out`; the end, negative if the chunk is raw, 0 to refuse."""
     addresses = numbers[16:24]
+    taken = numbers[48:56]
     counts = numbers[:4]
     symbols = _group(
         data, begin, count, layout, size, run, classes, many, lengths, packed, numbers, planes,
@@ -322,34 +411,34 @@ def _put_chunk(
     )  # fmt: skip
     head = at + t.FRAME
     place = head + 5 * size
+    original = size * count
     there = out.size - place >= count + count // 2 + count // _LEAST_RUN + 64  # whatever its size
     section = _put_section(
         symbols, classes, many, tables, counts, out if there else coded,
         place if there else 0, words, sizes,
     )  # fmt: skip
     section -= place if there else 0
-    stored = 5 * size + section
-    for p in range(1, size):
-        stored += 1 if ways[p] == _CONSTANT else count
-    original = size * count
-    if stored >= original:
+    end = -1
+    if place + section < head + original:
+        if not there:
+            copy_bytes(out, place, coded, 0, section)
+        end = _put_rest(
+            data, begin, count, layout, size, ways, tables[CLASSES:], out, place + section,
+            head + original, taken, planes, coded, words, sizes, addresses, edge,
+        )  # fmt: skip
+    if end == 0:
+        return 0
+    if end < 0:
         copy_bytes(out, head, data, begin, original)
         _put_frame(out, at, original, original)
         return -(head + original)
-    if not there:
-        copy_bytes(out, place, coded, 0, section)
-    place = _put_rest(
-        data, begin, count, layout, size, ways, out, place + section, addresses, planes, edge
-    )
-    if place == 0:
-        return 0
     out[head] = registry.PLANE_CLASSES
     store_u32(out, head + 1, np.uint32(section))
     for p in range(1, size):
         out[head + 5 * p] = ways[p]  # as modes are numbered
-        store_u32(out, head + 5 * p + 1, np.uint32(1 if ways[p] == _CONSTANT else count))
-    _put_frame(out, at, stored, original)
-    return place
+        store_u32(out, head + 5 * p + 1, np.uint32(taken[p]))
+    _put_frame(out, at, end - head, original)
+    return end
 
 
 @kernel(
@@ -373,12 +462,13 @@ def encode_span(
 
     Results: `out`, uint8[], the frames one after the other, but for their model numbers and header
     checks; `made`, int64[chunks, 3], of each frame its offset, its payload, and 1 if it uses the
-    batch's parameters, 0 if it is raw. `lengths`: uint8[4, 256], of the classes. Returns their
-    number, or -1 for a batch that is not for this kernel.
+    batch's parameters, 0 if it is raw. `lengths`: uint8[7, 256], of the classes. Returns their
+    number, or -1 for a batch that is not for this kernel. `lengths[4 + p - 1]`: of plane p,
+    all 0 where it is not coded.
 
     Work space: `classes`, uint8[rows in all]; `planes`, uint8[the greater of 5 * size * 16384 and a
-    chunk, and 64 * size]; `grouped`, uint8[elements of a chunk]; `coded`, uint8[twice as
-    many + 4096]; `counts`, int64[6, 256]; `tables`, uint8[4, TABLE]; `tallies`, uint32[4 * 1024];
+    chunk, and 4096 * size]; `grouped`, uint8[elements of a chunk]; `coded`, uint8[twice as
+    many + 4096]; `counts`, int64[9, 256]; `tables`, uint8[7, TABLE]; `tallies`, uint32[4 * 1024];
     `numbers`, int64[64 + 1024]; `words`, uint64[4096], of which 1024 to 1279 hold the
     lengths of codes; `sums`, uint32[rows in all, and 1024 + 512]; `floats`, float64[16]; `edge`,
     uint8[9 * 64 + 8192].
@@ -390,10 +480,15 @@ def encode_span(
     codes = sums[classes.size :]
     packed = words[1024:1280]
     if not _look(
-        data, layout, size, careful, min(_NOISE, noise), noise, False, ways, planes, tallies,
+        data, layout, size, careful, min(_NOISE, noise), noise, False, True, ways, planes, tallies,
         counts, words, addresses, edge,
     ):  # fmt: skip
         return _REFUSED
+    coded_planes = 0
+    for p in range(1, size):
+        coded_planes += ways[p] == _CODED
+    if coded_planes > 0:
+        _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge)
     scales = sums[: classes.size]
     saved = _row_scales(data, layout, size, run, ways, scales, planes, seen, addresses, edge)
     if saved > 0.016 * size:
@@ -421,10 +516,18 @@ def encode_span(
             pack_lengths(lengths, packed)
         if many == 1:
             floats[:] = np.inf
-    for c in range(many):
-        _make_codes(
-            counts[c], step, mask, seen, lengths[c], tables[c], numbers[64:], edge[9 * 64 :], codes
-        )
+    for c in range(CLASSES + size - 1):
+        if c < many or (c >= CLASSES and ways[c - CLASSES + 1] == _CODED):
+            _make_codes(
+                counts[c if c < CLASSES else _OF_PLANES + c - CLASSES + 1],
+                step if c < CLASSES else 0, mask, seen, lengths[c], tables[c], numbers[64:],
+                edge[9 * 64 :], codes,
+            )  # fmt: skip
+    for p in range(1, size):
+        if ways[p] != _CODED or most == 1:
+            continue
+        if _wastes(counts[_OF_PLANES + p], lengths[CLASSES + p - 1], n, run):
+            return _REFUSED
     pack_lengths(lengths, packed)
     at = 0
     for chunk in range(made.shape[0]):

@@ -441,7 +441,7 @@ def look_at_floats(
     space: see `encode_kernels.encode_span`.
     """
     fits = _look(
-        data, layout, size, careful, second, noise, size == 4, ways, planes, tallies, counts,
+        data, layout, size, careful, second, noise, size == 4, False, ways, planes, tallies, counts,
         windows, addresses, edge,
     )  # fmt: skip
     if not fits:

@@ -46,6 +46,7 @@ NOT_MINE = 255  # to be decoded the ordinary way
 # Sizes of the encoder.
 _FEW = 32  # chunks
 MOST_CODES = 4  # of a batch
+MOST_PLANES = 4
 CODE_TABLE = 2 * 256  # the code of each symbol and its length, see `fill_table`
 NOISE = 7.88  # bits of a byte; beyond, little is left to save
 PIECE, PIECES = 1024, 16  # elements of each piece of a sample

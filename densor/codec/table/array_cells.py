@@ -22,7 +22,11 @@ class ArrayRows(Rows):
     sizes: I64
     texts: I64
 
-    def cells(self, column: int) -> Cells:
+    def cells(self) -> list[Cells]:
+        """The different cells of each column."""
+        return [self.cells_of(column) for column in range(self.layout.columns)]
+
+    def cells_of(self, column: int) -> Cells:
         """The different cells of a column."""
         layout = self.layout
         first = [number for number, _ in columns_of(layout)].index(column)
@@ -40,7 +44,7 @@ class ArrayRows(Rows):
             starts.append(offsets[:-1])
             ends.append(offsets[1:])
         where = np.concatenate([*starts, *ends]).astype(np.int32)
-        return cells_of(self.data, where, (0, self.rows, 0), self.rows)
+        return cells_of(self.data, where, self.rows, [0], self.rows)[0]
 
     def _bits(self, begins: I64) -> Cells:
         parts = []

@@ -1,6 +1,8 @@
 """Takes a text apart into columns of different cells, for the coding side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -8,8 +10,6 @@ import numpy.typing as npt
 from densor.codec.batch import Bytes
 from densor.codec.table.dictionary import (
     DAYS,
-    MAX_DECIMALS,
-    MAX_VALUE,
     MISSING,
     NUMBERS,
     PADDED,
@@ -18,7 +18,6 @@ from densor.codec.table.dictionary import (
     SECONDS_SPACE,
     SECONDS_ZULU,
     TEXTS,
-    TRIMMED,
     cells_of_times,
 )
 from densor.codec.table.layout import I32, I64, MAX_CELLS, Layout
@@ -28,15 +27,21 @@ from densor.codec.table.state import PADDING
 from densor.codec.table.wire import Writer
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
+from densor.runtime.buffers import ThreadBuffers
 
-intern, read_numbers, split_rows = deferred(
-    "densor.codec.table.kernels", "intern", "read_numbers", "split_rows"
+intern_columns, read_numbers, scale_numbers, split_rows = deferred(
+    "densor.codec.table.kernels", "intern_columns", "read_numbers", "scale_numbers", "split_rows"
 )
+take_symbols = deferred("densor.codec.table.symbol_kernels", "take_symbols")
 
 _MAX_SHARE_OF_PIECES = 0.3  # of the bytes; beyond, this is no table
 _MAX_SHARE_OF_OTHERS = 0.5  # of different cells, that are no number where the others are
 _MIN_SHARE_OF_VALUES = 0.35  # that differ, of the rows; then texts among them are odd
 _MAX_SHARE_OF_ODD = 0.005
+_FEW = 8  # cells, which are joined one by one
+_ROOM = 64 + PADDING  # behind a text, of line feeds
+_MAX_SCRATCH = 1 << 24  # bytes
+_BUFFERS = ThreadBuffers()
 _TIMES = {20: (SECONDS_ZULU,), 19: (SECONDS, SECONDS_SPACE), 10: (DAYS,)}  # by length
 
 
@@ -80,11 +85,19 @@ class Rows:
         pieces = gaps, places, lengths
         return Rows(self.data, self.layout, self.named, rows, kept.reshape(-1), rows, *pieces)
 
-    def cells(self, column: int) -> "Cells":
-        """The different cells of a column."""
-        between = 1 if self.layout.separated else len(self.layout.between[column + 1])
-        ends = (column + 1) * self.step
-        return cells_of(self.data, self.starts, (column * self.step, ends, between), self.rows)
+    def cells(self) -> list["Cells"]:
+        """The different cells of each column."""
+        return self._cells(0, self.layout.columns)
+
+    def cells_of(self, column: int) -> "Cells":
+        """The different cells of a column of a text."""
+        return self._cells(column, column + 1)[0]
+
+    def _cells(self, first: int, last: int) -> list["Cells"]:
+        layout = self.layout
+        between = [1 if layout.separated else len(text) for text in layout.between[1:]]
+        starts = self.starts[first * self.step :]
+        return cells_of(self.data, starts, self.step, between[first:last], self.rows)
 
     def pack_pieces(self, out: Writer, packer: Packer) -> None:
         """What is no row, and where, as it stands in a chunk."""
@@ -94,24 +107,41 @@ class Rows:
             out.raw(packer.pack(self.pieces))
 
 
-def cells_of(data: Bytes, starts: I32, where: tuple[int, int, int], rows: int) -> "Cells":
-    """The different cells of rows of padded data.
+def cells_of(
+    data: Bytes, starts: I32, step: int, between: Sequence[int], rows: int
+) -> list["Cells"]:
+    """The different cells of each column of padded data.
 
-    `where`: in `starts`, where cells begin; where other things begin, and so many bytes before.
+    Cells of column c begin at `starts[c step:]`, int32, and end `between[c]` bytes before
+    `starts[(c + 1) step:]`.
     """
-    slots = np.empty(1 << (2 * rows).bit_length(), np.int32)
-    words = np.empty(rows, np.int64)
-    lengths, places = np.empty(rows, np.int32), np.empty(rows, np.int32)
-    ids = np.empty(rows, np.int32)
-    count = int(intern(data, starts, *where, rows, slots, words, lengths, places, ids))
-    return Cells(data, ids, places[:count], lengths[:count], words[:count])
+    columns, room = len(between), (2 * rows).bit_length()
+    slots = _scratch("slots", columns * 4 << room).view(np.int32)
+    words = _scratch("words", columns * 8 * rows).view(np.int64)
+    lengths = _scratch("lengths", columns * 4 * rows).view(np.int32)
+    places = _scratch("places", columns * 4 * rows).view(np.int32)
+    ids = np.empty((columns, rows), np.int32)
+    sizes, counts = np.empty(columns, np.int64), np.empty(columns, np.int64)
+    where = starts, step, rows, np.array(between, np.int64), slots
+    intern_columns(data, *where, words, lengths, places, ids.reshape(-1), sizes, counts)
+    found = []
+    for column, count in enumerate(counts.tolist()):
+        cells = slice(column * rows, column * rows + count)
+        each = places[cells].copy(), lengths[cells].copy(), words[cells].copy()
+        found.append(Cells(data, ids[column], *each))
+    return found
+
+
+def _scratch(name: str, size: int) -> Bytes:
+    """Memory that is used again where it is not too much: much of it is never touched."""
+    return _BUFFERS.take(name, size) if size <= _MAX_SCRATCH else np.empty(size, np.uint8)
 
 
 def rows_of(data: Bytes, layout: Layout) -> Rows | None:
     """The rows of a text; None where it is hardly a table."""
     size = data.size
-    padded = np.full(size + PADDING, 10, np.uint8)
-    padded[:size] = data
+    padded = np.empty(size + _ROOM, np.uint8)
+    padded[:size], padded[size:] = data, 10
     names = np.frombuffer(layout.names, np.uint8)
     named = 0 < names.size <= size and np.array_equal(padded[: names.size], names)
     step = int(np.count_nonzero(padded[:size] == 10)) + 2
@@ -176,12 +206,13 @@ class Dictionary:
     order: npt.NDArray[np.int64]
     values: I64
 
-    @property
+    @cached_property
     def ids(self) -> I32:
         """int32[rows]."""
-        ranks = np.empty(self.order.size, np.int32)
+        ranks, found = np.empty(self.order.size, np.int32), np.empty_like(self.cells.ids)
         ranks[self.order] = np.arange(self.order.size, dtype=np.int32)
-        return ranks[self.cells.ids]
+        take_symbols(ranks, self.cells.ids, found)
+        return found
 
     @property
     def numbers(self) -> I64 | None:
@@ -224,6 +255,10 @@ class Dictionary:
 
 def pack_texts(cells: Cells, order: npt.NDArray[np.int64], packer: Packer) -> bytes:
     """Cells as texts: a byte that is in none of them, and they; FormatError if there is none."""
+    if order.size <= _FEW:
+        text = b"".join(cells.text(cell) + b"\n" for cell in order.tolist())
+        if text.count(b"\n") == order.size:
+            return b"\n" + packer.pack(text)
     text = cells.joined(order, 10)
     found = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
     terminator = 10
@@ -259,37 +294,20 @@ def dictionary_of(cells: Cells, quote: int, width: int = 0) -> Dictionary:
 
 def _as_numbers(cells: Cells, quote: int, width: int) -> Dictionary | None:
     count = cells.places.size
-    blanks = _blanks(cells, width)
-    padded = bool(blanks.any())
     values, found = np.empty(count, np.int64), np.empty(count, np.int64)
-    where = cells.places + blanks, cells.lengths - blanks
+    where, padded = (cells.places, cells.lengths), False
+    if width:
+        blanks = _blanks(cells, width)
+        where, padded = (cells.places + blanks, cells.lengths - blanks), bool(blanks.any())
     read_numbers(cells.data, *where, quote or -1, values, found)
-    good = found >= 0
-    if good.sum() <= (1 - _MAX_SHARE_OF_OTHERS) * count:
+    style = int(scale_numbers(values, found))
+    if style < 0:
         return None
-    decimals = found & 31
-    most = int(decimals[good].max())
-    if most > MAX_DECIMALS:
-        return None
-    quoted = np.count_nonzero(good & (found & 32 > 0)) > np.count_nonzero(good) / 2
-    good &= (found & 32 > 0) == quoted
-    trimmed, fixed = good & (found & 64 == 0), good & (decimals == most)
-    style = most | (QUOTED if quoted else 0) | (PADDED if padded else 0)
-    if np.count_nonzero(trimmed) >= np.count_nonzero(fixed):
-        good, style = trimmed, style | TRIMMED
-    else:
-        good = fixed
-    good &= np.abs(values) < MAX_VALUE // 10 ** (most - np.where(good, decimals, most))
-    if good.sum() <= (1 - _MAX_SHARE_OF_OTHERS) * count:
-        return None
-    values = np.where(good, values, 0) * 10 ** (most - np.where(good, decimals, most))
-    return _ordered(cells, NUMBERS, style, good, values)
+    return _ordered(cells, NUMBERS, style | (PADDED if padded else 0), found > 0, values)
 
 
 def _blanks(cells: Cells, width: int) -> I32:
-    """Blanks in front of each cell where all have one width, else none."""
-    if not width:
-        return np.zeros(cells.places.size, np.int32)
+    """Blanks in front of each cell, all of which have one width."""
     at = cells.places[:, None] + np.arange(width, dtype=np.int32)
     blank = (cells.data[at] == 32).cumprod(axis=1, dtype=np.int32).sum(axis=1)
     return np.asarray(blank, np.int32)
@@ -300,8 +318,9 @@ def _ordered(
 ) -> Dictionary:
     """A dictionary of the cells that have values, in the order of these, behind the others."""
     others, numbers = np.flatnonzero(~good), np.flatnonzero(good)
-    others = others[np.argsort(cells.words[others].view(np.uint64).byteswap(), kind="stable")]
-    numbers = numbers[np.argsort(values[numbers], kind="stable")]
+    if others.size > 1:
+        others = others[np.argsort(cells.words[others].view(np.uint64).byteswap(), kind="stable")]
+    numbers = numbers[np.argsort(values[numbers])]  # none is there twice
     return Dictionary(cells, kind, style, np.concatenate([others, numbers]), values[numbers])
 
 

@@ -7,7 +7,7 @@ import xxhash
 
 from densor.codec.batch import Bytes
 from densor.codec.codec import ChunkDecoder
-from densor.codec.table.contexts import Values, arrays_of, take_contexts
+from densor.codec.table.contexts import Values, arrays_of, function_places, take_contexts
 from densor.codec.table.dictionary import (
     Cells,
     cells_of_numbers,
@@ -33,7 +33,7 @@ from densor.codec.table.payload import (
     parse_head,
 )
 from densor.codec.table.prefix_code import code_of
-from densor.codec.table.state import FUNCTION_PLACES, MAX_CONTEXTS, PADDING, QUICK
+from densor.codec.table.state import MAX_CONTEXTS, PADDING, QUICK
 from densor.codec.table.wire import Reader
 from densor.entropy.deferred import deferred
 from densor.errors import ChecksumError, FormatError, LimitError
@@ -100,8 +100,7 @@ class Columns(ABC):
         self._latents = found.latents
         for place, number in enumerate(head.latent):
             cells, ids = found.alphabet(place).cells, found.symbols[place]
-            numbers = None if cells.numbers is None else cells.numbers[ids]
-            self._known[number] = Column(cells, ids, Values(ids, numbers))
+            self._known[number] = Column(cells, ids, Values(ids, cells.numbers))
 
     def _values(self, number: int) -> Values:
         if self._head.places[number] >= self._limit:
@@ -109,9 +108,7 @@ class Columns(ABC):
         values = self.column(number).values
         if values is None:
             raise FormatError("column of a table depends on texts")
-        numbers = values.numbers
-        first = None if numbers is None else numbers[: self.needed]
-        return Values(values.symbols[: self.needed], first)
+        return values.first(self.needed)
 
     def _decoded(self, at: Reader, number: int) -> Column:
         method = at.byte()
@@ -134,7 +131,7 @@ class Columns(ABC):
             blob = np.concatenate([text, np.zeros(PADDING, np.uint8)])
             cells = Cells(blob, np.array([0, text.size], np.int64))
             ids = np.zeros(rows, np.int32)
-            return Column(cells, ids, Values(ids, None))
+            return Column(cells, ids, Values(ids))
         if items:
             cells = take_items(at, rows, width)
         else:
@@ -156,8 +153,7 @@ class Columns(ABC):
         style = at.byte() if method == STEPS else 0
         ids = self._symbols(at, cells.size)
         if method == SYMBOLS:
-            numbers = None if cells.numbers is None else cells.numbers[ids]
-            return Column(cells, ids, Values(ids, numbers))
+            return Column(cells, ids, Values(ids, cells.numbers))
         if cells.numbers is None:
             raise FormatError("steps of a column are texts")
         values = _added(cells.numbers[ids])
@@ -166,7 +162,7 @@ class Columns(ABC):
             cells = cells_of_integers(values, style, width)
         else:
             cells = cells_of_numbers(values, style, quote, width)
-        return Column(cells, ranks, Values(ids, values))
+        return Column(cells, ranks, Values(ids, by_row=values))
 
     def _symbols(self, at: Reader, count: int) -> I32:
         """The symbols of all rows that are needed, below `count`."""
@@ -218,9 +214,8 @@ class Columns(ABC):
         rows = np.cumsum(gaps + 1) - 1
         if exceptions and rows[-1] >= total:
             raise FormatError("function of a table has impossible exceptions")
-        places = np.zeros(FUNCTION_PLACES, np.int32)
         flat = numbers.reshape(-1), parents.reshape(-1)
-        if not apply_function(*flat, rows, values, places, symbols):
+        if not apply_function(*flat, rows, values, *function_places(), symbols):
             raise FormatError("function of a table has too few exceptions")
 
 

@@ -14,7 +14,7 @@ from densor.codec.table.wire import Reader
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
-write_numbers = deferred("densor.codec.table.kernels", "write_numbers")
+write_numbers, write_times = deferred("densor.codec.table.kernels", "write_numbers", "write_times")
 
 TEXTS, NUMBERS, DAYS, SECONDS, SECONDS_SPACE, SECONDS_ZULU = range(6)  # kinds of dictionaries
 MISSING = -(1 << 40)  # the number of a cell that is none
@@ -47,6 +47,8 @@ class Cells(NamedTuple):
 
 def cells_of_texts(blob: bytes, terminator: int, count: int) -> Cells:
     """Texts that each end with the terminator, which is in none of them."""
+    if not blob and not count:
+        return Cells(np.zeros(PADDING, np.uint8), np.zeros(1, np.int64))
     data = np.frombuffer(blob, np.uint8)
     ends = np.flatnonzero(data == terminator)
     if ends.size != count or (count and ends[-1] != data.size - 1) or (not count and data.size):
@@ -92,21 +94,11 @@ def cells_of_times(values: I64, kind: int, quoted: bool, quote: int) -> Cells:
     scale = _DAY if unit == "D" else 1
     if values.size and not _MIN_TIME // scale <= values.min() <= values.max() <= _MAX_TIME // scale:
         raise FormatError("times of a table are out of range")
-    if not values.size:
-        return Cells(np.zeros(PADDING, np.uint8), np.zeros(1, np.int64), values)
-    text = np.datetime_as_string(values.view(f"M8[{unit}]"))
-    characters = text.astype("S").view(np.uint8).reshape(values.size, -1)
-    width = 10 if unit == "D" else 19
-    characters = characters[:, :width]
-    if middle == b" ":
-        characters[:, 10] = 32
     ending = np.frombuffer(end + bytes([quote] * quoted), np.uint8)
-    parts = [characters, np.tile(ending, (values.size, 1))]
-    if quoted:
-        parts.insert(0, np.full((values.size, 1), quote, np.uint8))
-    whole = np.concatenate(parts, axis=1)
-    blob = np.concatenate([whole.reshape(-1), np.zeros(PADDING, np.uint8)])
-    return Cells(blob, np.arange(values.size + 1, dtype=np.int64) * whole.shape[1], values)
+    width = int(quoted) + (10 if unit == "D" else 19) + ending.size
+    blob = np.zeros(width * values.size + PADDING, np.uint8)
+    write_times(values, unit == "D", ord(middle or b" "), ending, quote if quoted else -1, blob)
+    return Cells(blob, np.arange(values.size + 1, dtype=np.int64) * width, values)
 
 
 def joined(first: Cells, second: Cells) -> Cells:

@@ -14,6 +14,7 @@ from densor.codec.levels import Level
 from densor.codec.table.array_cells import arrays_of as columns_of_arrays
 from densor.codec.table.array_cells import fitting
 from densor.codec.table.cells import (
+    Cells,
     Dictionary,
     Rows,
     dictionary_of,
@@ -25,6 +26,7 @@ from densor.codec.table.contexts import (
     Context,
     Values,
     arrays_of,
+    function_places,
     pack_contexts,
     parents_of,
 )
@@ -51,14 +53,19 @@ from densor.codec.table.payload import (
 )
 from densor.codec.table.prefix_code import code_of, lengths_for
 from densor.codec.table.record_cells import items_dictionary, records_of
-from densor.codec.table.state import FUNCTION_PLACES
+from densor.codec.table.state import MISSING_STEP
 from densor.codec.table.wire import Writer
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 from densor.runtime.workers import Workers
 
-count_symbols, find_exceptions, put_codes = deferred(
-    "densor.codec.table.symbol_kernels", "count_symbols", "find_exceptions", "put_codes"
+bits_of, count_steps, count_symbols, find_exceptions, put_codes = deferred(
+    "densor.codec.table.symbol_kernels",
+    "bits_of",
+    "count_steps",
+    "count_symbols",
+    "find_exceptions",
+    "put_codes",
 )
 
 MAX_DIFFERENT = 0.35  # share of cells that differ, beyond which they are a text
@@ -67,6 +74,7 @@ _SAMPLE_BYTES = 1 << 20
 _MAX_STEPS = 0.6  # different steps from row to row, as a share of different cells
 MAX_KNOWN = 48  # columns under latent classes that others may depend on
 _MAX_SHARE_OF_WRONG = 0.3  # of guesses, which make coding faster where they are right
+_LITTLE = 64  # bytes of a function, beside which nothing else is tried
 _LIMIT = 250  # what counters count to
 _SAMPLES = {2: 1 << 14, 4: 20000, 12: 1 << 17}  # rows, by how many contexts are mixed
 
@@ -75,19 +83,13 @@ _SAMPLES = {2: 1 << 14, 4: 20000, 12: 1 << 17}  # rows, by how many contexts are
 class Column:
     """A column on its way into a chunk.
 
-    `record`: what stands in front of its symbols, or all where it has no `symbols`. `count`: of
-    different symbols.
+    `record`: what stands in front of its symbols, or all where it has no `values`, which are what
+    it is as a parent. `count`: of different symbols.
     """
 
     record: bytes
-    symbols: I32 | None = None
-    numbers: I64 | None = None
+    values: Values | None = None
     count: int = 1
-
-    @property
-    def values(self) -> Values | None:
-        """What it is as a parent."""
-        return None if self.symbols is None else Values(self.symbols, self.numbers)
 
 
 def column_of(dictionary: Dictionary, packer: Packer) -> Column:
@@ -95,16 +97,14 @@ def column_of(dictionary: Dictionary, packer: Packer) -> Column:
     cells = dictionary.cells
     rows, count = cells.ids.size, cells.places.size
     if count == 1:
-        return Column(bytes([CONSTANT]) + cells.text(0), np.zeros(rows, np.int32))
+        return Column(bytes([CONSTANT]) + cells.text(0), Values(np.zeros(rows, np.int32)))
     steps = _as_steps(dictionary, packer)
     if steps is not None:
         return steps
     if count > MAX_DIFFERENT * rows and count > _MIN_DIFFERENT:
         return Column(bytes([TEXT]) + dictionary.pack_rows(packer))
-    ids = dictionary.ids
-    numbers = dictionary.numbers
-    values = None if numbers is None else numbers[ids]
-    return Column(bytes([SYMBOLS]) + dictionary.pack(packer), ids, values, count)
+    values = Values(dictionary.ids, dictionary.numbers)
+    return Column(bytes([SYMBOLS]) + dictionary.pack(packer), values, count)
 
 
 def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
@@ -118,12 +118,14 @@ def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
     ):
         return None
     assert numbers is not None
+    most = int(_MAX_STEPS * count)
+    slots = np.full(1 << (2 * most + 1).bit_length(), MISSING_STEP)
+    if count_steps(numbers, dictionary.ids, slots, most) > most:
+        return None
     values = numbers[dictionary.ids]
     if np.abs(np.diff(values.astype(np.float64), prepend=0)).sum() > 1e18:
         return None
     steps, symbols = np.unique(np.diff(values, prepend=0), return_inverse=True)
-    if steps.size > _MAX_STEPS * count:
-        return None
     out = Writer()
     out.byte(STEPS)
     out.byte(dictionary.kind)
@@ -133,7 +135,9 @@ def _as_steps(dictionary: Dictionary, packer: Packer) -> Column | None:
     out.raw(dictionary.pack_cells(np.zeros(0, np.int64), packer))
     out.raw(pack_values(steps, packer))
     out.byte(dictionary.style)
-    return Column(out.bytes(), symbols.reshape(-1).astype(np.int32), values, steps.size)
+    return Column(
+        out.bytes(), Values(symbols.reshape(-1).astype(np.int32), by_row=values), steps.size
+    )
 
 
 class Planned(NamedTuple):
@@ -219,9 +223,8 @@ class TableCoder:
         return records | self._fast(columns, coded) if coded else records
 
     def _dictionaries(self, rows: Rows) -> list[Dictionary]:
-        columns = range(self._layout.columns)
         submit = self._workers.submit
-        tasks = [submit(_dictionary, rows, i) for i in columns]
+        tasks = [submit(_dictionary, cells, rows.layout, i) for i, cells in enumerate(rows.cells())]
         return [task.result() for task in tasks]
 
     # By context mixing
@@ -249,8 +252,7 @@ class TableCoder:
 
     def _mix(self, columns: Sequence[Column], number: int, fitted: Sequence[Context]) -> bytes:
         column = columns[number]
-        symbols = column.symbols
-        assert symbols is not None
+        symbols = _values(columns, number).symbols
         contexts = [c for c in fitted if _can_be_had(columns, c)]
         while len(parents_of(contexts)) * symbols.size > MAX_VALUES:
             contexts.pop()
@@ -288,31 +290,29 @@ class TableCoder:
         return records
 
     def _by_code(self, columns: Sequence[Column], number: int, context: Context | None) -> bytes:
-        column = columns[number]
-        symbols = column.symbols
-        assert symbols is not None
+        symbols, count = _values(columns, number).symbols, columns[number].count
         steps = np.empty_like(symbols)
-        counts, different = np.zeros((2, column.count), np.int64)
+        counts, different = np.zeros((2, count), np.int64)
         count_symbols(symbols, steps, counts, different)
-        if _bits(different) < _bits(counts):
-            ways = [self._by_huffman(steps, different, True)]
-        else:
-            ways = [self._by_huffman(symbols, counts, False)]
-        if context is not None:
-            found = self._by_function(columns, symbols, context, len(ways[0]))
-            ways += [found] if found else []
-        return min(ways, key=len)
-
-    def _by_huffman(self, symbols: I32, counts: I64, differences: bool) -> bytes:
+        differences = bool(bits_of(different) < bits_of(counts))
+        coded, counts = (steps, different) if differences else (symbols, counts)
         lengths = lengths_for(counts)
-        code = code_of(lengths, counts.size)
-        data = np.empty(symbols.size * 4 + 64, np.uint8)
-        size = int(put_codes(code, symbols, data))
+        size = int((counts * lengths).sum() + 7) >> 3
         head = bytes([HUFFMAN, int(differences)]) + self._packer.pack(lengths.tobytes())
+        found = None
+        if context is not None:
+            found = self._by_function(columns, symbols, context, len(head) + size)
+        if found and len(found) <= _LITTLE:
+            return found
         if size < symbols.size >> 2:  # where codes of a bit are too long
-            packed = self._packer.numbers(symbols.astype(np.int64))
+            packed = self._packer.numbers(coded)
             if len(packed) < size + len(head):
-                return bytes([BYTES, int(differences)]) + packed
+                by_bytes = bytes([BYTES, int(differences)]) + packed
+                return found if found and len(found) < len(by_bytes) else by_bytes
+        if found and len(found) < len(head) + size:
+            return found
+        data = np.empty(size + 16, np.uint8)
+        put_codes(code_of(lengths, count), coded, data)
         return head + data[:size].tobytes()
 
     def _by_function(
@@ -320,9 +320,8 @@ class TableCoder:
     ) -> bytes | None:
         numbers, parents = arrays_of([context], lambda i: _values(columns, i), symbols.size)
         rows = np.empty(min(symbols.size, most) + 1, np.int64)
-        places = np.zeros(FUNCTION_PLACES, np.int32)
         flat = numbers.reshape(-1), parents.reshape(-1)
-        count = int(find_exceptions(*flat, symbols, places, rows))
+        count = int(find_exceptions(*flat, symbols, *function_places(), rows))
         if count > rows.size:
             return None
         rows = rows[:count]
@@ -331,7 +330,7 @@ class TableCoder:
         pack_contexts([context], out)
         out.number(count)
         out.raw(self._packer.numbers(np.diff(rows, prepend=-1) - 1))
-        out.raw(self._packer.numbers(symbols[rows].astype(np.int64)))
+        out.raw(self._packer.numbers(symbols[rows]))
         return out.bytes()
 
 
@@ -350,11 +349,10 @@ def _rows(data: Bytes, layout: Layout) -> Rows | None:
     return rows_of(data, layout) if data.size else None
 
 
-def _dictionary(rows: Rows, column: int) -> Dictionary:
-    layout = rows.layout
+def _dictionary(cells: Cells, layout: Layout, column: int) -> Dictionary:
     if layout.has_items(column):
-        return items_dictionary(rows.cells(column), layout, column)
-    return dictionary_of(rows.cells(column), layout.quote, layout.width(column))
+        return items_dictionary(cells, layout, column)
+    return dictionary_of(cells, layout.quote, layout.width(column))
 
 
 def _functions_of(columns: Sequence[Column], most: int | None = None) -> Functions:
@@ -372,7 +370,7 @@ def _can_be_had(columns: Sequence[Column], context: Context) -> bool:
     """Whether all parents have symbols, and numbers where these are added."""
     for parent in context.parents:
         values = [columns[i].values for i in parent.columns]
-        if any(v is None or (parent.operation and v.numbers is None) for v in values):
+        if any(v is None or (parent.operation and not v.has_numbers) for v in values):
             return False
     return True
 
@@ -380,15 +378,9 @@ def _can_be_had(columns: Sequence[Column], context: Context) -> bool:
 def _is_guessed(contexts: I64, parents: I64, symbols: I32) -> bool:
     """Whether most symbols are the last one under the first context."""
     rows = np.empty(int(_MAX_SHARE_OF_WRONG * symbols.size) + 1, np.int64)
-    places = np.zeros(FUNCTION_PLACES, np.int32)
-    wrong = find_exceptions(contexts[0].copy(), parents.reshape(-1), symbols, places, rows)
+    sides = symbols, *function_places(), rows
+    wrong = find_exceptions(contexts[0].copy(), parents.reshape(-1), *sides)
     return int(wrong) < rows.size
-
-
-def _bits(counts: I64) -> float:
-    """Bits of symbols that occur so often."""
-    counts = counts[counts > 0].astype(np.float64)
-    return float((counts * -np.log2(counts / counts.sum())).sum())
 
 
 def _may_be_latent(column: Column) -> bool:

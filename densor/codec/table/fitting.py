@@ -57,9 +57,7 @@ class Sample:
                 self._columns.append(None)
                 self._first.append(np.zeros(0))
                 continue
-            numbers = column.numbers
-            part = None if numbers is None else numbers[chosen]
-            self._columns.append(Values(np.ascontiguousarray(column.symbols[chosen]), part))
+            self._columns.append(column.at(chosen))
             shares = (np.bincount(column.symbols, minlength=count) + 0.5) / (total + 0.5 * count)
             self._first.append(-np.log2(2 * shares))
         self._logs = np.log2(np.arange(self.rows + 2) + 2).astype(np.float32)
@@ -86,7 +84,8 @@ class Sample:
 
     def _values(self, parent: Parent) -> I64:
         if parent not in self._known:
-            self._known[parent] = values_of(parent, self.column)
+            self._known[parent] = np.empty(self.rows, np.int64)
+            values_of(parent, self.column, self._known[parent])
         return self._known[parent]
 
     def forget(self) -> None:
@@ -95,13 +94,11 @@ class Sample:
 
     def numeric(self, column: int) -> bool:
         """Whether a column may be added to others."""
-        numbers = self.column(column).numbers
-        return numbers is not None and self.counts[column] > _MIN_DIFFERENT
+        return self.column(column).has_numbers and self.counts[column] > _MIN_DIFFERENT
 
     def is_clock(self, column: int) -> bool:
         """Whether the numbers of a column may be times such as 1459."""
         numbers = self.column(column).numbers
-        assert numbers is not None
         numbers = numbers[numbers != MISSING]
         if not numbers.size or numbers.min() < 0 or not 1000 <= numbers.max() <= _CLOCK:
             return False

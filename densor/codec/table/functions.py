@@ -6,18 +6,19 @@ import numpy as np
 
 from densor.codec.table.contexts import (
     CLOCK_DIFFERENCE,
+    DAY,
     DIFFERENCE,
     SYMBOL,
     Context,
     Parent,
     Values,
-    values_of,
 )
-from densor.codec.table.layout import I64
-from densor.codec.table.state import FIELDS, PARENTS, PREVIOUS
+from densor.codec.table.state import PARENTS, PREVIOUS
 from densor.entropy.deferred import deferred
 
-find_exceptions = deferred("densor.codec.table.symbol_kernels", "find_exceptions")
+count_under_difference, find_exceptions = deferred(
+    "densor.codec.table.symbol_kernels", "count_under_difference", "find_exceptions"
+)
 
 _LEAST_ROWS, MOST_ROWS = 1 << 11, 1 << 13  # by too few, keys of many cells are all exceptions
 _SHARE_OF_ROWS = 3  # binary: an eighth of a table is looked at, for the time
@@ -28,6 +29,7 @@ _EXCEPTION = 12  # bits of one besides its symbol
 _GOOD = 0.02  # share of exceptions with which nothing else is looked for
 _MAX_SHARE = 0.8  # of the cost of symbols alone
 _READ_SHARE = 0.15  # of the bits of columns that a function needs, which it must save
+_SMALL = 1 << 17  # rows of a whole table, which is read at once anyway: there it need not
 
 
 class Functions:
@@ -41,14 +43,18 @@ class Functions:
         self, columns: Sequence[Values | None], counts: Sequence[int], most: int | None = None
     ) -> None:
         rows = max((c.symbols.size for c in columns if c is not None), default=0)
+        self._share = 0.0 if most is None and rows < _SMALL else _READ_SHARE
         if most is None:
             most = min(MOST_ROWS, max(_LEAST_ROWS, rows >> _SHARE_OF_ROWS))
         self._rows = min(rows, most)
-        self._columns = [None if c is None else _begin(c, self._rows) for c in columns]
+        self._columns = [None if c is None else c.first(self._rows) for c in columns]
         self._counts = counts
-        self._parents: dict[Parent, I64] = {}
-        places = _PLACES << max(0, self._rows - 1).bit_length()
-        self._places, self._found = np.empty(places, np.int32), np.empty(self._rows, np.int64)
+        symbols = np.zeros((len(columns), self._rows), np.int64)
+        for row, values in zip(symbols, self._columns, strict=True):
+            row[:] = 0 if values is None else values.symbols
+        self._symbols = symbols.reshape(-1)
+        self._places = np.zeros(_PLACES << max(0, self._rows - 1).bit_length(), np.int64)
+        self._stamp, self._found = 0, np.empty(self._rows, np.int64)
         self._bits = [0.0 if c is None else _entropy(c) for c in self._columns]
         coded = [i for i, c in enumerate(self._columns) if c is not None and counts[i] > 1]
         self.order = sorted(coded, key=lambda i: (-self._bits[i], i))
@@ -64,22 +70,19 @@ class Functions:
         assert found is not None
         return found
 
-    def _exceptions(self, column: int, context: Context, most: int | None = None) -> int:
+    def _exceptions(self, column: int, context: Context, most: int) -> int:
         """How many there are, if not more than `most`; otherwise more than that."""
-        numbers = np.full(FIELDS, -1, np.int64)
-        numbers[: len(context.parents)] = range(len(context.parents))
-        numbers[PARENTS] = context.flags
-        parents = [self._values(parent) for parent in context.parents]
-        flat = np.concatenate(parents) if parents else np.zeros(1, np.int64)
-        self._places[:] = 0
-        sides = self._column(column).symbols, self._places, self._found[:most]
-        return int(find_exceptions(numbers, flat, *sides))
-
-    def _values(self, parent: Parent) -> I64:
-        found = self._parents.get(parent)
-        if found is None:
-            found = self._parents[parent] = values_of(parent, self._column)
-        return found
+        self._stamp += 1
+        sides = self._column(column).symbols, self._places, self._stamp
+        parents = context.parents
+        if parents and parents[0].operation:  # the only one
+            a, b = (self._column(i) for i in parents[0].columns)
+            if parents[0].operation == DIFFERENCE:
+                return int(count_under_difference(a.numbers, b.numbers, 0, *sides, most))
+            return int(count_under_difference(a.minutes, b.minutes, DAY, *sides, most))
+        numbers = [*(parent.a for parent in parents), *[-1] * (PARENTS - len(parents))]
+        fields = np.array([*numbers, context.flags])
+        return int(find_exceptions(fields, self._symbols, *sides, self._found[:most]))
 
     def _best(self, column: int, before: Sequence[int]) -> Context | None:
         """The function that costs least, a share of what is read for it among that."""
@@ -88,10 +91,12 @@ class Functions:
 
         def try_way(context: Context, *, whole: bool = False) -> int:
             nonlocal best, least, own
-            read = _READ_SHARE * sum(self._columns_read(context).values())
-            most = None if whole else max(0, min(self._rows, int((least - read) / each)))
+            read = self._share * sum(self._columns_read(context).values())
+            most = self._rows if whole else max(0, min(self._rows, int((least - read) / each)))
+            if not most:  # the first row is an exception
+                return self._rows
             count = self._exceptions(column, context, most)
-            if (most is None or count <= most) and count * each + read < least:
+            if count <= most and count * each + read < least:
                 best, least, own = context, count * each + read, count * each
             return count
 
@@ -123,8 +128,8 @@ class Functions:
         for i, a in enumerate(tops):
             ways.append(Context(a.parents, PREVIOUS))
             ways += [Context((*b.parents, *a.parents)) for b in tops[:i]]
-        if self._column(column).numbers is not None:
-            numeric = [i for i in before if self._column(i).numbers is not None
+        if self._column(column).has_numbers:
+            numeric = [i for i in before if self._column(i).has_numbers
                        and self._counts[i] > _TOPS]  # fmt: skip
             operations = DIFFERENCE, CLOCK_DIFFERENCE
             near = numeric[:8]
@@ -135,12 +140,6 @@ class Functions:
 
 def _of(columns: Sequence[int]) -> list[Context]:
     return [Context((Parent(SYMBOL, column),)) for column in columns]
-
-
-def _begin(column: Values, rows: int) -> Values:
-    numbers = column.numbers
-    part: I64 | None = None if numbers is None else numbers[:rows]
-    return Values(np.ascontiguousarray(column.symbols[:rows]), part)
 
 
 def _entropy(column: Values) -> float:

@@ -3,7 +3,7 @@
 import numba
 from numba import types
 
-from densor.entropy.intrinsics import load_u64, store_u64
+from densor.entropy.intrinsics import find_either, load_u64, store_u64, trailing_zeros
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 
 int64, uint64 = numba.int64, numba.uint64
@@ -11,6 +11,11 @@ int64, uint64 = numba.int64, numba.uint64
 _LF, _CR = 10, 13
 _MULTIPLIER = 0x9E3779B97F4A7C15
 _DIGITS = 18  # of a number, at most
+_MAX_VALUE = 10**_DIGITS
+_LENGTH_BITS = 26  # of a cell with what is behind it
+_BLOCK = 64  # bytes that are looked at at once for separators
+_FIRST_SLOTS = 1 << 10  # of a column whose cells are numbered; more where many differ
+_ROWS_AT_ONCE = 512  # which stay in the cache while all their columns are looked at
 
 
 @inlined
@@ -52,6 +57,36 @@ def _end_of_row(data, at, size, separator, quote, returns, columns, starts, step
     return at
 
 
+@inlined
+def _end_of_plain_row(
+    data, at, separator, quote, returns, columns, starts, step, row, block, ends
+):  # fmt: skip
+    """As `_end_of_row`, of a row without quoted cells.
+
+    `ends`: which bytes of the block that begins at `block` are separators or line feeds, from `at`
+    on. Returns -1 also for what `_end_of_row` must look at; and the last block and its rest.
+    """
+    begin = at
+    for column in range(columns):
+        begin = at
+        starts[index(column * step + row)] = at
+        if int64(data[index(at)]) == quote:
+            return int64(-1), block, ends
+        while ends == 0:
+            block += _BLOCK
+            ends = find_either(data, block, separator, _LF)
+        at = block + int64(trailing_zeros(ends))
+        ends &= ends - uint64(1)
+        wanted = separator if column < columns - 1 else int64(_LF)
+        if int64(data[index(at)]) != wanted:
+            return int64(-1), block, ends
+        at += 1
+    at -= 1
+    if returns and (at == begin or int64(data[index(at - 1)]) != _CR):
+        return int64(-1), block, ends
+    return at, block, ends
+
+
 @kernel(types.UniTuple(types.int64, 2)(R8, *[types.int64] * 6, R8, I64, I64, I32, I32, I32, I32))
 def split_rows(
     data, begin, size, separator, quote, returns, columns, literals, begins, widths, starts, gaps,
@@ -66,15 +101,29 @@ def split_rows(
     lines: where each cell begins; the last is behind the last literal, or one byte behind the end
     of the last cell where there are separators. Of each piece, `gaps` is how many rows there are
     since the one before, `places` where it begins, `lengths` its bytes. Behind `data[size - 1]` is
-    a line feed. Returns the numbers of rows and pieces.
+    a line feed, and 64 bytes more. Returns the numbers of rows and pieces.
     """
     step = starts.size // (columns + 1)
     row = int64(0)
     pieces = int64(0)
     since = int64(0)
     at = begin
+    plain = separator >= 0 and separator != quote
+    block, ends = int64(0), uint64(0)
+    known = int64(-1)  # where `ends` begins
     while at < size:
-        if separator >= 0:
+        end = int64(-1)
+        if plain:
+            if known != at:
+                block, ends = at, find_either(data, at, separator, _LF)
+            end, block, ends = _end_of_plain_row(
+                data, at, separator, quote, returns, columns, starts, step, row, block, ends
+            )
+            end = end if end < size else int64(-1)
+            known = end + 1
+        if end >= 0:
+            pass
+        elif separator >= 0:
             end = _end_of_row(data, at, size, separator, quote, returns, columns, starts, step, row)
         else:
             end = _end_of_line(data, at, size, returns, literals, begins, widths, starts, step, row)
@@ -173,14 +222,57 @@ def _word(data, at, length):
 
 @inlined
 def _same(data, a, b, length):
-    """Whether two cells that share eight bytes share the others."""
-    at = int64(8)
+    """Whether two cells of one length are the same."""
+    at = int64(0)
     while at < length:
         rest = min(length - at, int64(8))
         if _word(data, a + at, rest) != _word(data, b + at, rest):
             return False
         at += 8
     return True
+
+
+@inlined
+def _key(data, at, length):
+    """A number for a cell: its bytes and their number if these are at most seven, else a hash."""
+    word = _word(data, at, length)
+    if length < 8:
+        return word | uint64(length) << uint64(56)
+    h = (word + uint64(length)) * uint64(_MULTIPLIER)
+    more = int64(8)
+    while more < length:
+        h ^= h >> uint64(31)
+        rest = min(length - more, int64(8))
+        h = (h + _word(data, at + more, rest)) * uint64(_MULTIPLIER)
+        more += 8
+    return h | uint64(1) << uint64(63)
+
+
+@inlined
+def _find(data, at, length, key, slots, table, mask, base, keys, lengths, places):
+    """The slot of a cell from `slots[table]` on, whose number counts from `base`; or a free one."""
+    slot = (key * uint64(_MULTIPLIER) >> uint64(32)) & mask
+    while True:
+        known = base + int64(slots[index(table + int64(slot))])
+        if known < base or (
+            uint64(keys[index(known)]) == key
+            and (
+                length < 8
+                or (
+                    int64(lengths[index(known)]) == length
+                    and _same(data, at, int64(places[index(known)]), length)
+                )
+            )
+        ):
+            return table + int64(slot)
+        slot = (slot + uint64(1)) & mask
+
+
+@inlined
+def _keys_to_words(data, first, last, words, lengths, places):
+    for cell in range(first, last):
+        at, length = int64(places[index(cell)]), int64(lengths[index(cell)])
+        words[index(cell)] = int64(_word(data, at, length))
 
 
 @kernel(types.int64(R8, I32, *[types.int64] * 4, I32, I64, I32, I32, I32))
@@ -194,49 +286,83 @@ def intern(data, starts, first, second, between, rows, slots, words, lengths, pl
     mask = uint64(slots.size - 1)
     slots[:] = -1
     count = int64(0)
-    last = int64(-1)
     for row in range(rows):
         at = int64(starts[index(first + row)])
         length = int64(starts[index(second + row)]) - between - at
-        word = int64(_word(data, at, length))
-        if (
-            last >= 0
-            and words[index(last)] == word
-            and int64(lengths[index(last)]) == length
-            and _same(data, at, int64(places[index(last)]), length)
-        ):
-            numbers[index(row)] = last
-            continue
-        h = (uint64(word) + uint64(length)) * uint64(_MULTIPLIER)
-        more = int64(8)
-        while more < length:
-            h ^= h >> uint64(31)
-            rest = min(length - more, int64(8))
-            h = (h + _word(data, at + more, rest)) * uint64(_MULTIPLIER)
-            more += 8
-        slot = (h >> uint64(32)) & mask
-        while True:
-            known = int64(slots[index(slot)])
-            if known < 0:
-                if count == places.size:
-                    return int64(-1)
-                known = count
-                slots[index(slot)] = known
-                words[index(known)] = word
-                lengths[index(known)] = length
-                places[index(known)] = at
-                count += 1
-                break
-            if (
-                words[index(known)] == word
-                and int64(lengths[index(known)]) == length
-                and _same(data, at, int64(places[index(known)]), length)
-            ):
-                break
-            slot = (slot + uint64(1)) & mask
-        numbers[index(row)] = known
-        last = known
+        key = _key(data, at, length)
+        slot = _find(data, at, length, key, slots, 0, mask, 0, words, lengths, places)
+        if slots[index(slot)] < 0:
+            if count == places.size:
+                return int64(-1)
+            slots[index(slot)] = count
+            words[index(count)] = int64(key)
+            lengths[index(count)] = length
+            places[index(count)] = at
+            count += 1
+        numbers[index(row)] = slots[index(slot)]
+    _keys_to_words(data, 0, count, words, lengths, places)
     return count
+
+
+@inlined
+def _grow(count, slots, table, base, keys, size):
+    """Numbers cells anew in more slots, `size` of them."""
+    slots[table : table + size] = -1
+    mask = uint64(size - 1)
+    for cell in range(count):
+        key = uint64(keys[index(base + cell)])
+        slot = (key * uint64(_MULTIPLIER) >> uint64(32)) & mask
+        while slots[index(table + int64(slot))] >= 0:
+            slot = (slot + uint64(1)) & mask
+        slots[index(table + int64(slot))] = cell
+
+
+@kernel(types.void(R8, I32, types.int64, types.int64, I64, *[I32, I64, I32, I32, I32, I64, I64]))
+def intern_columns(
+    data, starts, step, rows, between, slots, words, lengths, places, numbers, sizes, counts
+):  # fmt: skip
+    """Numbers the cells of each column as `intern` does; sets `counts`, how many differ.
+
+    Cells of column c begin at `starts[c step:]` and end `between[c]` bytes before `starts[(c + 1)
+    step:]`. Of each column there are `rows` words, lengths, places and numbers, and as many slots,
+    a power of two and more than twice as many as rows. `sizes`: work space, int64[columns].
+    """
+    columns = between.size
+    room = slots.size // columns
+    for column in range(columns):
+        sizes[index(column)] = min(room, int64(_FIRST_SLOTS))
+        counts[index(column)] = 0
+        slots[column * room : column * room + sizes[index(column)]] = -1
+    for begin in range(0, rows, _ROWS_AT_ONCE):
+        end = min(begin + _ROWS_AT_ONCE, rows)
+        for column in range(columns):
+            table, base = column * room, column * rows
+            size, count = sizes[index(column)], counts[index(column)]
+            mask = uint64(size - 1)
+            for row in range(begin, end):
+                at = int64(starts[index(column * step + row)])
+                behind = int64(starts[index((column + 1) * step + row)])
+                length = behind - between[index(column)] - at
+                key = _key(data, at, length)
+                slot = _find(data, at, length, key, slots, table, mask, base, words, lengths,
+                             places)  # fmt: skip
+                known = slots[index(slot)]
+                if known < 0:
+                    known = count
+                    slots[index(slot)] = count
+                    words[index(base + count)] = int64(key)
+                    lengths[index(base + count)] = length
+                    places[index(base + count)] = at
+                    count += 1
+                    if 4 * count > size and size < room:
+                        size = min(room, 4 * size)
+                        mask = uint64(size - 1)
+                        _grow(count, slots, table, base, words, size)
+                numbers[index(base + row)] = known
+            sizes[index(column)], counts[index(column)] = size, count
+    for column in range(columns):
+        base = column * rows
+        _keys_to_words(data, base, base + counts[index(column)], words, lengths, places)
 
 
 @kernel(types.void(R8, I32, I32, types.int64, I64, I64))
@@ -287,20 +413,134 @@ def read_numbers(data, places, lengths, quote, values, decimals):
         values[index(cell)] = -value if minus else value
 
 
-@kernel(types.int64(I32, types.int64, types.int64, I64, I64))
-def joined_size(ids, rows, columns, bases, offsets):
-    """Bytes of all cells.
+@kernel(types.int64(I64, I64))
+def scale_numbers(values, decimals):
+    """Chooses how numbers of a column are written, as most are; -1 if half of them are none.
 
-    `ids`: int32[columns, rows]; cell i of a column has bytes `offsets[base + i]` to
+    Takes what `read_numbers` sets, and sets `decimals` to 1 for the numbers that are written so,
+    whose `values` are then integers over one power of ten, to 0 for the others, whose are 0.
+    Returns that power, 32 more if zeros at the end are left out, 64 more for quotes.
+    """
+    good = int64(0)
+    quoted = int64(0)
+    most = int64(0)
+    for i in range(values.size):
+        if decimals[index(i)] >= 0:
+            good += 1
+            quoted += decimals[index(i)] >> 5 & 1
+            most = max(most, decimals[index(i)] & 31)
+    if 2 * good <= values.size or most > _DIGITS:
+        return int64(-1)
+    quotes = int64(2 * quoted > good)
+    trimmed = int64(0)
+    fixed = int64(0)
+    for i in range(values.size):
+        found = decimals[index(i)]
+        if found >= 0 and found >> 5 & 1 == quotes:
+            trimmed += found & 64 == 0
+            fixed += found & 31 == most
+    trims = trimmed >= fixed
+    good = 0
+    for i in range(values.size):
+        found = decimals[index(i)]
+        fits = found & 64 == 0 if trims else found & 31 == most
+        fits = fits and found >= 0 and found >> 5 & 1 == quotes
+        scale = int64(1)
+        if fits:
+            for _ in range(most - (found & 31)):
+                scale *= 10
+            fits = abs(values[index(i)]) < _MAX_VALUE // scale
+        decimals[index(i)] = int64(fits)
+        values[index(i)] = values[index(i)] * scale if fits else int64(0)
+        good += fits
+    if 2 * good <= values.size:
+        return int64(-1)
+    return most | (32 if trims else 0) | quotes << 6
+
+
+@kernel(types.int64(I32, *[types.int64] * 4, I64, I64))
+def joined_size(ids, step, first, last, columns, bases, offsets):
+    """Bytes of all cells of rows `first` to `last`.
+
+    `ids`: int32[columns, step]; cell i of a column has bytes `offsets[base + i]` to
     `offsets[base + i + 1]` of a blob.
     """
     total = int64(0)
     for column in range(columns):
         base = bases[index(column)]
-        for row in range(rows):
-            cell = base + int64(ids[index(column * rows + row)])
+        for row in range(first, last):
+            cell = base + int64(ids[index(column * step + row)])
             total += offsets[index(cell + 1)] - offsets[index(cell)]
     return total
+
+
+@kernel(types.int64(I64, I64, R8, R8, types.int64, types.int64, I64))
+def lay_out_cells(bases, offsets, blob, ending, separator, size, cells):
+    """Sets, for each cell with what stands behind it, its first eight bytes, its bytes and place.
+
+    `bases`, `offsets`, `blob` as in `joined_size`; `ending` stands behind those of the last column,
+    at most 2 bytes. `cells`: int64[cells, 2]; bytes are the lowest 26 bits of the second number.
+    Returns the bytes of a row at most, or of `size` and more if they are more.
+    """
+    most = int64(0)
+    columns = bases.size
+    for column in range(columns):
+        base = bases[index(column)]
+        end = bases[index(column + 1)] if column < columns - 1 else offsets.size - 1
+        longest = int64(0)
+        for cell in range(base, end):
+            begin = offsets[index(cell)]
+            length = offsets[index(cell + 1)] - begin
+            word = _word(blob, begin, length)
+            behind, more = uint64(separator), int64(1)
+            if column == columns - 1:
+                behind, more = uint64(ending[0]), int64(ending.size)
+                if more > 1:
+                    behind |= uint64(ending[1]) << uint64(8)
+            if length < 8:
+                word |= behind << uint64(8 * length)
+            cells[index(2 * cell)] = int64(word)
+            cells[index(2 * cell + 1)] = begin << _LENGTH_BITS | (length + more)
+            longest = max(longest, length + more)
+        most = min(size, most + longest)
+    return most
+
+
+@kernel(
+    types.UniTuple(types.int64, 2)(
+        I32, *[types.int64] * 4, I64, I64, R8, R8, *[types.int64] * 2, W8, types.int64,
+    )
+)  # fmt: skip
+def join_cells(
+    ids, step, first, last, most, bases, cells, blob, ending, separator, size, out, at
+):  # fmt: skip
+    """Writes rows from `first` on to `out` as long as another one surely fits, with 16 bytes more.
+
+    `ids` as in `joined_size`, the others as in `lay_out_cells`; `most`: bytes of a row, at most.
+    Returns the row that is next, at most `last`, and where it begins.
+    """
+    columns = bases.size
+    row = first
+    while row < last and at + most + 16 <= size:
+        for column in range(columns):
+            cell = bases[index(column)] + int64(ids[index(column * step + row)])
+            store_u64(out, at, uint64(cells[index(2 * cell)]))
+            where = cells[index(2 * cell + 1)]
+            length = where & ((1 << _LENGTH_BITS) - 1)
+            if length > 8:
+                begin = where >> _LENGTH_BITS
+                done = int64(8)
+                while done < length:
+                    store_u64(out, at + done, load_u64(blob, begin + done))
+                    done += 8
+                if column < columns - 1:
+                    out[index(at + length - 1)] = separator
+                else:
+                    for i in range(ending.size):
+                        out[index(at + length - ending.size + i)] = ending[index(i)]
+            at += length
+        row += 1
+    return row, at
 
 
 @inlined
@@ -427,3 +667,50 @@ def write_numbers(values, decimals, trimmed, quote, digits, out, offsets):
             out[index(at)] = quote
             at += 1
         offsets[index(i + 1)] = at
+
+
+@inlined
+def _put_digits(out, at, value, count):
+    for i in range(count - 1, -1, -1):
+        out[index(at + i)] = 48 + value % 10
+        value //= 10
+
+
+@kernel(types.void(I64, types.boolean, types.int64, R8, types.int64, W8))
+def write_times(values, is_days, middle, ending, quote, out):
+    """Writes days or seconds since 1970, of years 1 to 9999, as cells of one length.
+
+    `middle`: between day and time; `ending`: behind each; `quote`: before each, -1 for none.
+    """
+    at = int64(0)
+    for i in range(values.size):
+        value = values[index(i)]
+        days = value if is_days else value // 86400
+        seconds = value - 86400 * days
+        since = days + 719468  # 1 March of the year 0: months are counted from March on
+        era = since // 146097  # of 400 years
+        day = since - 146097 * era
+        year = (day - day // 1460 + day // 36524 - day // 146096) // 365
+        day -= 365 * year + year // 4 - year // 100
+        month = (5 * day + 2) // 153
+        day -= (153 * month + 2) // 5
+        if quote >= 0:
+            out[index(at)] = quote
+            at += 1
+        _put_digits(out, at, year + 400 * era + (month >= 10), 4)
+        _put_digits(out, at + 5, month + (3 if month < 10 else -9), 2)
+        _put_digits(out, at + 8, day + 1, 2)
+        out[index(at + 4)] = 45
+        out[index(at + 7)] = 45
+        at += 10
+        if not is_days:
+            out[index(at)] = middle
+            _put_digits(out, at + 1, seconds // 3600, 2)
+            _put_digits(out, at + 4, seconds // 60 % 60, 2)
+            _put_digits(out, at + 7, seconds % 60, 2)
+            out[index(at + 3)] = 58
+            out[index(at + 6)] = 58
+            at += 9
+        for j in range(ending.size):
+            out[index(at + j)] = ending[index(j)]
+        at += ending.size

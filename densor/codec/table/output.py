@@ -1,6 +1,7 @@
 """Columns of cells as the bytes they came from: rows of text, records, or arrays."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -9,14 +10,19 @@ from densor.codec.batch import Bytes
 from densor.codec.table.arrays import Buffer, Buffers
 from densor.codec.table.contexts import Values
 from densor.codec.table.dictionary import Cells
-from densor.codec.table.layout import BITS, CELLS, I32, I64, Layout
+from densor.codec.table.layout import BITS, CELLS, I32, I64, MAX_BYTES, Layout
 from densor.codec.table.literals import literals_of
 from densor.codec.table.payload import Head
 from densor.codec.table.state import PADDING
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
-join_rows, joined_size = deferred("densor.codec.table.kernels", "join_rows", "joined_size")
+join_cells, join_rows, joined_size, lay_out_cells = deferred(
+    "densor.codec.table.kernels", "join_cells", "join_rows", "joined_size", "lay_out_cells"
+)
+
+
+_OTHER_SIZE = "chunk of a table does not have its size"
 
 
 class Column(NamedTuple):
@@ -52,7 +58,7 @@ def cells_in(column: Column, first: int, last: int, size: int) -> Bytes:
     """The cells of some rows one behind the other, so many bytes; FormatError where they differ."""
     ids = np.ascontiguousarray(column.ids[first:last])
     bases, offsets = np.zeros(1, np.int64), column.cells.offsets
-    if int(joined_size(ids, ids.size, 1, bases, offsets)) != size:
+    if int(joined_size(ids, ids.size, 0, ids.size, 1, bases, offsets)) != size:
         raise FormatError("column of a table does not fill its buffers")
     out = np.empty(size, np.uint8)
     between = np.zeros(PADDING, np.uint8), np.zeros(3, np.int64)
@@ -96,30 +102,50 @@ class Text:
         self._head = head
         self._ids = np.concatenate([column.ids for column in columns])
         self._bases, self._offsets, self._blob = joined_cells(columns)
+        alone = len({id(column.cells) for column in columns}) == len(columns)
+        self._are_few = alone and 2 * self._offsets.size <= self._ids.size  # cells that are shared
         self._literals = literals_of(layout)
+        self._ending = np.frombuffer(b"\r\n" if layout.returns else b"\n", np.uint8)
 
     def write(self, out: Bytes) -> None:
         """Fills `out`; FormatError where the text has another size."""
-        head, layout = self._head, self._layout
-        rows, columns = head.rows, layout.columns
-        size = joined_size(self._ids, rows, columns, self._bases, self._offsets)
-        names = layout.names if head.named else b""
-        size += rows * (int(self._literals[1][-1]) + layout.ending)
-        size += len(names) + len(head.pieces)
-        if size != out.size:
-            raise FormatError("chunk of a table does not have its size")
-        at = len(names)
-        out[:at] = np.frombuffer(names, np.uint8)
+        head = self._head
+        at = self._put(self._layout.names if head.named else b"", out, 0)
         row = begin = 0
         for gap, length in zip(head.gaps.tolist(), head.lengths.tolist(), strict=True):
             at = self._rows(row, row + gap, out, at)
-            out[at : at + length] = np.frombuffer(head.pieces, np.uint8)[begin : begin + length]
-            row, begin, at = row + gap, begin + length, at + length
-        self._rows(row, rows, out, at)
+            at = self._put(head.pieces[begin : begin + length], out, at)
+            row, begin = row + gap, begin + length
+        if self._rows(row, head.rows, out, at) != out.size:
+            raise FormatError(_OTHER_SIZE)
+
+    @staticmethod
+    def _put(piece: bytes, out: Bytes, at: int) -> int:
+        if at + len(piece) > out.size:
+            raise FormatError(_OTHER_SIZE)
+        out[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+        return at + len(piece)
+
+    @cached_property
+    def _cells(self) -> tuple[int, I64]:
+        """Bytes of a row at most, and cells with what stands behind each, see `lay_out_cells`."""
+        cells = np.empty(2 * (self._offsets.size - 1), np.int64)
+        where = self._bases, self._offsets, self._blob
+        most = lay_out_cells(*where, self._ending, self._layout.separator, MAX_BYTES, cells)
+        return int(most), cells
 
     def _rows(self, first: int, last: int, out: Bytes, at: int) -> int:
-        layout, rows = self._layout, self._head.rows
+        layout, step = self._layout, self._head.rows
+        if layout.separated and last - first > 1 and self._are_few:
+            most, cells = self._cells
+            sides = self._bases, cells, self._blob, self._ending, layout.separator
+            first, at = join_cells(self._ids, step, first, last, most, *sides, out.size, out, at)
+        where = self._bases, self._offsets
+        size = int(joined_size(self._ids, step, first, last, layout.columns, *where))
+        size += (last - first) * (int(self._literals[1][-1]) + layout.ending)
+        if at + size > out.size:
+            raise FormatError(_OTHER_SIZE)
         separator = layout.separator if layout.separated else -1
-        cells = self._bases, self._offsets, self._blob, *self._literals
-        grid = self._ids, rows, first, last, layout.columns, separator
-        return int(join_rows(*grid, *cells, layout.ending, out.size, out, at))
+        grid = self._ids, step, first, last, layout.columns, separator
+        between = *self._literals, layout.ending, out.size
+        return int(join_rows(*grid, *where, self._blob, *between, out, at))

@@ -56,9 +56,11 @@ class Packer:
                 found.append(_smallest(data, b"", coded))
         return min(found, key=len)
 
-    def numbers(self, values: npt.NDArray[np.int64]) -> bytes:
+    def numbers(self, values: npt.NDArray[np.signedinteger]) -> bytes:
         """Numbers that are not negative, in planes of their bytes, the lowest first."""
         width = max(1, (int(values.max(initial=0)).bit_length() + 7) // 8)
+        if width == 1:
+            return b"\x01" + self.pack(values.astype(np.uint8).tobytes())
         planes = np.ascontiguousarray(values.astype("<u8").view(np.uint8).reshape(-1, 8).T[:width])
         return bytes([width]) + self.pack(planes.tobytes())
 

@@ -102,7 +102,7 @@ class PlainPart:
 
     def column(self, number: int) -> Column:
         """The cells of a column."""
-        found = self._rows.cells(number)
+        found = self._rows.cells_of(number)
         lengths = found.lengths.astype(np.int64)
         offsets = np.zeros(lengths.size + 1, np.int64)
         np.cumsum(lengths, out=offsets[1:])

@@ -8,6 +8,7 @@ import numpy.typing as npt
 PADDING = 16  # bytes behind what is read in words; the first is a line feed
 QUICK = 12  # bits that the table of a decoder of prefix codes is entered with
 FUNCTION_PLACES = 1 << 18
+MISSING_STEP = -(1 << 63)  # which no numbers of a table lie apart
 
 # Context mixing
 LINE = 16  # numbers: a check and 15 counters, those of four decisions

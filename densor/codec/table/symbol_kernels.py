@@ -1,16 +1,115 @@
 """Symbols of a column by a prefix code, or as a function of other columns."""
 
+import math
+
 import numba
 from numba import types
 
 from densor.codec.table.mixing_kernels import CODE_TYPE, mix
-from densor.codec.table.state import BEFORE_PREVIOUS, MAX_LENGTH, PARENTS, PREVIOUS, QUICK
+from densor.codec.table.state import (
+    BEFORE_PREVIOUS,
+    MAX_LENGTH,
+    MISSING_STEP,
+    PARENTS,
+    PREVIOUS,
+    QUICK,
+)
 from densor.entropy.intrinsics import load_u64, operation, store_u64
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 
 int64, uint64 = numba.int64, numba.uint64
 
+_SHORT_CODES = 3  # of QUICK bits, after two of which the bits of a long one are left of 57
+
 _swapped = operation(types.uint64(types.uint64), lambda builder, value: builder.bswap(value))
+
+
+@kernel(types.void(I64, I32, I64))
+def take_numbers(alphabet, symbols, out):
+    """Sets the number of each row; symbols are below `alphabet.size`."""
+    for row in range(symbols.size):
+        out[index(row)] = alphabet[index(symbols[index(row)])]
+
+
+@kernel(types.void(I64, I64, types.int64, types.int64, I64))
+def add_numbers(a, b, sign, modulus, out):
+    """Sets `a + sign b`, modulo a number if it is not 0."""
+    for row in range(out.size):
+        value = a[index(row)] + sign * b[index(row)]
+        if modulus and not 0 <= value < modulus:
+            value %= modulus
+        out[index(row)] = value
+
+
+@kernel(types.void(I32, I32, I32))
+def take_symbols(ranks, ids, out):
+    """Sets the symbol of each row; `ids` are below `ranks.size`."""
+    for row in range(ids.size):
+        out[index(row)] = ranks[index(ids[index(row)])]
+
+
+@kernel(types.int64(I64, I32, I64, types.int64))
+def count_steps(alphabet, symbols, slots, most):
+    """How many steps from number to number differ, the first from 0; more than `most` if more.
+
+    `slots`: int64, `MISSING_STEP`, a power of two and more than twice `most`.
+    """
+    mask = uint64(slots.size - 1)
+    count = int64(0)
+    last = int64(0)
+    for row in range(symbols.size):
+        value = alphabet[index(symbols[index(row)])]
+        step = value - last
+        last = value
+        slot = (uint64(step) * uint64(0x9E3779B97F4A7C15) >> uint64(32)) & mask
+        while slots[index(slot)] != step and slots[index(slot)] != MISSING_STEP:
+            slot = (slot + uint64(1)) & mask
+        if slots[index(slot)] == MISSING_STEP:
+            slots[index(slot)] = step
+            count += 1
+            if count > most:
+                break
+    return count
+
+
+@kernel(types.float64(I64))
+def bits_of(counts):
+    """Bits of symbols that occur so often."""
+    total = int64(0)
+    for i in range(counts.size):
+        total += counts[index(i)]
+    bits = 0.0
+    for i in range(counts.size):
+        count = counts[index(i)]
+        if count > 0:
+            bits += count * math.log2(total / count)
+    return bits
+
+
+@kernel(types.boolean(R8, I64, I64, I64, I32, I64))
+def make_code(lengths, first, counts, offset, symbols, codes):
+    """Sets what a canonical code consists of, see `Code`; False if it is not complete.
+
+    Lengths are from 1 to `MAX_LENGTH`; `first`, `counts`, `offset`: int64[MAX_LENGTH + 2].
+    """
+    counts[:] = 0
+    for i in range(lengths.size):
+        counts[index(lengths[index(i)])] += 1
+    first[0] = 0
+    offset[0] = 0
+    for length in range(1, MAX_LENGTH + 2):
+        first[index(length)] = (first[index(length - 1)] + counts[index(length - 1)]) << 1
+        offset[index(length)] = offset[index(length - 1)] + counts[index(length - 1)]
+    for i in range(lengths.size):
+        length = lengths[index(i)]
+        symbols[index(offset[index(length)])] = i
+        codes[index(i)] = first[index(length)]
+        offset[index(length)] += 1
+        first[index(length)] += 1
+    for length in range(1, MAX_LENGTH + 2):
+        offset[index(length)] -= counts[index(length)]
+        first[index(length)] -= counts[index(length)]
+    return first[MAX_LENGTH] + counts[MAX_LENGTH] == int64(1) << MAX_LENGTH
 
 
 @kernel(types.int64(CODE_TYPE, I32, W8))
@@ -60,6 +159,17 @@ def fill_table(code, table):
                 table[index(first + i)] = symbol << 5 | length
 
 
+@inlined
+def _long_code(code, word):
+    """The length of a code of more than QUICK bits, and its symbol."""
+    for length in range(QUICK + 1, MAX_LENGTH + 1):
+        ahead = int64(word >> uint64(64 - length)) - code.first[index(length)]
+        if ahead < code.counts[index(length)]:
+            place = code.offset[index(length)] + ahead
+            return int64(length), int64(code.symbols[index(place)])
+    return int64(MAX_LENGTH), int64(0)  # of no complete code
+
+
 @kernel(types.int64(CODE_TYPE, I32, R8, types.int64, I32))
 def take_codes(code, table, data, size, symbols):
     """Reads codes from the first `size` bytes, behind which are eight more.
@@ -67,24 +177,21 @@ def take_codes(code, table, data, size, symbols):
     Returns where they end, in bits. Stops once it has read beyond the end.
     """
     at = int64(0)
-    for row in range(symbols.size):
-        if at > 8 * size:
-            break
-        word = _swapped(load_u64(data, at >> 3)) << uint64(at & 7)
-        found = int64(table[index(word >> uint64(64 - QUICK))])
-        length = found & 31
-        symbol = found >> 5
-        if not found:
-            length = int64(QUICK + 1)
-            while length <= MAX_LENGTH:
-                value = int64(word >> uint64(64 - length))
-                ahead = value - code.first[index(length)]
-                if ahead < code.counts[index(length)]:
-                    symbol = int64(code.symbols[index(code.offset[index(length)] + ahead)])
-                    break
-                length += 1
-        symbols[index(row)] = symbol
-        at += length
+    row = int64(0)
+    while row < symbols.size and at <= 8 * size:
+        word = _swapped(load_u64(data, at >> 3)) << uint64(at & 7)  # 57 bits, for three short codes
+        for _ in range(_SHORT_CODES):
+            found = int64(table[index(word >> uint64(64 - QUICK))])
+            length = found & 31
+            symbol = found >> 5
+            if not found:
+                length, symbol = _long_code(code, word)
+            symbols[index(row)] = symbol
+            row += 1
+            at += length
+            word <<= uint64(length)
+            if not found or row == symbols.size:
+                break
     return at
 
 
@@ -103,11 +210,33 @@ def _place(context, parents, rows, row, last, last2, places):
     return h & (places - 1)
 
 
-@kernel(types.int64(I64, I64, I32, I32, I64))
-def find_exceptions(context, parents, symbols, places, rows):
+@kernel(types.int64(I64, I64, types.int64, I32, I64, types.int64, types.int64))
+def count_under_difference(a, b, modulus, symbols, places, stamp, most):
+    """How many exceptions there are under `a - b` alone, modulo a number if it is not 0.
+
+    More than `most` if more; `places` and `stamp` as in `find_exceptions`.
+    """
+    count = int64(0)
+    for row in range(symbols.size):
+        value = a[index(row)] - b[index(row)]
+        if modulus and not 0 <= value < modulus:
+            value %= modulus
+        place = mix(int64(0), value) & (places.size - 1)
+        expected = stamp << 32 | int64(symbols[index(row)])
+        if places[index(place)] != expected:
+            count += 1
+            if count > most:
+                break
+            places[index(place)] = expected
+    return count
+
+
+@kernel(types.int64(I64, I64, I32, I64, types.int64, I64))
+def find_exceptions(context, parents, symbols, places, stamp, rows):
     """The rows whose symbol is not the last one under their context; how many, at most `rows.size`.
 
-    `places`: int32, zeros, a power of two; a decoder has FUNCTION_PLACES.
+    One more where there are more. `places`: int64, a power of two, of which those are empty that
+    have another stamp, above 32 bits for a symbol; a decoder has FUNCTION_PLACES.
     """
     count = int64(0)
     last = int64(-1)
@@ -115,19 +244,20 @@ def find_exceptions(context, parents, symbols, places, rows):
     for row in range(symbols.size):
         place = _place(context, parents, symbols.size, row, last, last2, places.size)
         symbol = int64(symbols[index(row)])
-        if int64(places[index(place)]) != symbol + 1:
+        stamped = stamp << 32 | symbol
+        if places[index(place)] != stamped:
             if count == rows.size:
                 return count + 1
             rows[index(count)] = row
             count += 1
-            places[index(place)] = symbol + 1
+            places[index(place)] = stamped
         last2 = last
         last = symbol
     return count
 
 
-@kernel(types.boolean(I64, I64, I64, I64, I32, I32))
-def apply_function(context, parents, rows, values, places, symbols):
+@kernel(types.boolean(I64, I64, I64, I64, I64, types.int64, I32))
+def apply_function(context, parents, rows, values, places, stamp, symbols):
     """Sets all symbols from those at `rows`, which are `values`; False where one is missing."""
     next_one = int64(0)
     last = int64(-1)
@@ -135,11 +265,12 @@ def apply_function(context, parents, rows, values, places, symbols):
     for row in range(symbols.size):
         place = _place(context, parents, symbols.size, row, last, last2, places.size)
         if next_one < rows.size and rows[index(next_one)] == row:
-            places[index(place)] = values[index(next_one)] + 1
+            places[index(place)] = stamp << 32 | values[index(next_one)]
             next_one += 1
-        symbol = int64(places[index(place)]) - 1
-        if symbol < 0:
+        found = places[index(place)]
+        if found >> 32 != stamp:
             return False
+        symbol = found & 0xFFFFFFFF
         symbols[index(row)] = symbol
         last2 = last
         last = symbol

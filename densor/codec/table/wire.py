@@ -62,7 +62,10 @@ class Reader:
 
     def byte(self) -> int:
         """A byte."""
-        return self.raw(1)[0]
+        if self._at >= len(self._data):
+            raise FormatError("chunk of a table is too short")
+        self._at += 1
+        return self._data[self._at - 1]
 
     def number(self, most: int) -> int:
         """A number, at most `most`."""
@@ -106,6 +109,11 @@ class Reader:
         planes = self.packed(width * count)
         if len(planes) != width * count:
             raise FormatError("numbers of a table are too few")
+        bytes_ = np.frombuffer(planes, np.uint8).reshape(width, count)
+        if width == 1:
+            wide: npt.NDArray[np.int64] = bytes_[0].astype(np.int64)
+            return wide
         whole = np.zeros((count, 8), np.uint8)
-        whole[:, :width] = np.frombuffer(planes, np.uint8).reshape(width, count).T
-        return whole.view("<i8").reshape(-1).astype(np.int64)
+        whole[:, :width] = bytes_.T
+        found: npt.NDArray[np.int64] = whole.view("<i8").reshape(-1).astype(np.int64, copy=False)
+        return found

@@ -30,7 +30,7 @@ _QUICK_AGAIN = replace(_QUICK, try_zstd=True)  # where planes may repeat
 _MIN_PIECE, _MAX_PIECE = 1 << 12, 1 << 13  # bytes at each place of a region that is tried
 _PIECES = 8
 _GLANCE, _MAX_LOOKED_AT = 1 << 16, 1 << 20  # bytes in which repetitions are looked for
-_LOOKED_INTO = 1 << 14
+_LOOKED_INTO = 1 << 13
 _SAMPLED = 1 << 11  # size over bytes at each place
 _LOOK, _LOOKS = 1 << 12, 4  # of one that is looked at first
 _PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
@@ -48,7 +48,9 @@ _FAST_ZSTD = 3
 _ONLY_MATCHES = -1  # level of Zstandard at which literals stay as they are
 _MIN_MATCHED = 1.05  # of what elements take: Zstandard codes what is left, too
 _MAX_MATCHED = 0.99  # share that is left where something repeats
+_MAX_REPEATED = 1 << 21  # bytes, among which Zstandard finds what repeats by default
 _MIN_AGAIN = 2  # of 256 places for each megabyte that are looked at, where something repeats
+_MUCH_AGAIN = 1 << 15  # size for each of these, where an eighth of it repeats
 _WORTH = "worth"  # what the history calls stretches that were tried
 _MAX_UNLIKE = 0.02  # of the shares of stretches of an archive of which one trial serves for all
 _MIN_SHARE = 0.9  # of what elements take, with a code for each window; Zstandard's may be less
@@ -82,16 +84,13 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
 
     What is of one type, but begins again and again at another place, may be something that repeats.
     """
-    found = []
+    found: list[Piece] = []
     stretches = find_stretches(batch.data, quick=level.bytes == "zstd")
+    if len(stretches) == 1:
+        return _pieces(batch, stretches, level)
     for _, group in groupby(stretches, key=lambda stretch: stretch.type):
         alike = list(group)
-        pieces = []
-        for stretch in alike:
-            region = region_of(batch.data, stretch)
-            piece = None if region is None else _worth(batch, stretch, region, level)
-            if piece is not None:
-                pieces.append(piece)
+        pieces = _pieces(batch, alike, level)
         if pieces and len(alike) > 1:
             some = batch.data[alike[0].begin : alike[-1].end][:_MAX_LOOKED_AT]
             share = math.fsum(stretch.share for stretch in alike) / len(alike)
@@ -99,6 +98,17 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
                 continue
         found += pieces
     return found
+
+
+def _pieces(batch: Batch, stretches: list[Stretch], level: Level) -> list[Piece]:
+    """What stretches become, but those whose bytes take as little."""
+    pieces = []
+    for stretch in stretches:
+        region = region_of(batch.data, stretch)
+        piece = None if region is None else _worth(batch, stretch, region, level)
+        if piece is not None:
+            pieces.append(piece)
+    return pieces
 
 
 def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
@@ -117,16 +127,31 @@ def _too_much(some: Bytes, stretch: Stretch, most: float) -> bool:
 def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
     """The piece that a region of a stretch becomes; None where its bytes take as little."""
     data = batch.data[region.begin : region.end]
-    piece = Piece(region.begin, region.end, region.kind)
     like = _WORTH, level.bytes, stretch.way, region.kind.dtype
-    if any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in batch.history.kept(like)):
-        return None if _repeats(data, stretch.share) else piece
-    if _clearly_elements(data, stretch, region.kind, level):
-        batch.history.keep(like, stretch.share)
-        return piece
+    kept = batch.history.kept(like)
+    known = any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in kept)
+    if known and _repeats(data, stretch.share):
+        return None
+    if known or _likely_elements(data, stretch, region.kind, level):
+        again = _again(data)
+        if _MUCH_AGAIN * again > data.size:
+            little = _LITTLE * len(zstd_compress(data, 1)) < stretch.share * data.size
+            return None if little else _tried(batch, region, level)
+        if known or again < _MIN_AGAIN:
+            batch.history.keep(like, stretch.share)
+            return Piece(region.begin, region.end, region.kind)
     least_matched = 0 if region.kind.integers else _MIN_MATCHED * stretch.share
     if _matched(data[:_GLANCE]) < least_matched:
         return None
+    piece = _tried_by_sample(batch, stretch, region, level)
+    if piece is not None and piece.clear:
+        batch.history.keep(like, stretch.share)
+    return piece
+
+
+def _tried_by_sample(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
+    """Likewise, as samples tell."""
+    data = batch.data[region.begin : region.end]
     some = _sample(data, region.kind.unit)
     share = data.size / some.size
     by_zstd = share * len(zstd_compress(some, min(level.zstd, _FAST_ZSTD)))
@@ -134,7 +159,10 @@ def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piec
     if repeating and not level.try_zstd:
         return None
     slow = level.bytes != "zstd"
-    typed = stretch.share * data.size + _PARAMETERS  # a little more than it will be
+    much = by_zstd > _MIN_TRIED * (batch.data.size - data.size)
+    typed = region.share * data.size + _PARAMETERS  # a little more than it will be
+    if not (slow or much) and typed > _MAX_CLEAR * by_zstd:
+        return None
     most = _MAX_SIZE if slow else _max_near(data.size, by_zstd)
     if not (slow or region.kind.integers) and _too_much(some, stretch, most * by_zstd / share):
         return None
@@ -142,13 +170,14 @@ def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piec
         again = level.try_zstd and (repeating or region.kind.integers)
         typed = share * _typed_bytes(batch, some, region.kind, again) + _PARAMETERS
     if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
-        much = by_zstd > _MIN_TRIED * (batch.data.size - data.size)
         near = not slow and much and typed < most * by_zstd
         return _tried(batch, region, level) if near else None
     matched = _matched(data[:_MAX_LOOKED_AT])
-    if matched < least_matched:
+    if not region.kind.integers and matched < _MIN_MATCHED * stretch.share:
         return None
     untried, repeated = slow and data.size > _MAX_TRIAL, matched < _MAX_MATCHED
+    if data.size > _MAX_LOOKED_AT and not repeated and _MUCH_AGAIN * _again(data) > data.size:
+        return _tried(batch, region, level)
     if untried and repeated:
         by_zstd = min(by_zstd, len(zstd_compress(data, min(level.zstd, _FAST_ZSTD))))
     dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
@@ -160,8 +189,6 @@ def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piec
     clear = untried or (clear and not repeated)
     if not (clear or slow) and data.size <= _MAX_NEAR_BYTES:
         return _tried(batch, region, level)  # rather than what is divided for nothing
-    if clear:
-        batch.history.keep(like, stretch.share)
     return Piece(region.begin, region.end, region.kind, clear)
 
 
@@ -191,9 +218,10 @@ def _tried(batch: Batch, region: Region, level: Level) -> Piece | None:
     return Piece(region.begin, region.end, region.kind) if as_elements < as_bytes else None
 
 
-def _clearly_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) -> bool:
-    """Whether nothing repeats in a stretch, so that counts tell what it takes, and that is far less
-    as elements than as bytes: of dense ones, if bytes are mixed, which cannot do much more either.
+def _likely_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) -> bool:
+    """Whether a stretch takes far less as elements than as bytes, if nothing repeats far apart.
+
+    Counts tell it then; of dense ones only, if bytes are mixed, which cannot do much more either.
     """
     if kind.integers or data.size < _GLANCE or stretch.share > _MAX_DENSE * stretch.plain:
         return False
@@ -202,13 +230,16 @@ def _clearly_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) -
     if stretch.share > _MAX_CLEAR * stretch.plain < _MAX_CLEAR**2:
         return False
     some = data[:_LOOKED_INTO]
-    if _matched(some) < _MAX_MATCHED and (
-        len(zstd_compress(some, 1)) < _MIN_SHARE * stretch.plain * some.size
-    ):
-        return False
+    if _matched(some) >= _MAX_MATCHED:
+        return True
+    return len(zstd_compress(some, 1)) >= _MIN_SHARE * stretch.plain * some.size
+
+
+def _again(data: Bytes) -> int:
+    """How many of about 256 places for each megabyte hold what stood elsewhere before."""
     counts, anchors = np.empty(256, np.int32), np.empty(1 << 12, np.uint64)
-    again: int = repeated(data[:_MAX_LOOKED_AT], counts, anchors)
-    return again < _MIN_AGAIN
+    again: int = repeated(data[:_MAX_REPEATED], counts, anchors)
+    return again
 
 
 def _repeats(data: Bytes, share: float) -> bool:

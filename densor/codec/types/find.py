@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.kind import Kind, kind_of
-from densor.codec.sampling import PIECES
 from densor.codec.types.ways import CLEAR_STEP, COUNTS, PHASED, PHASES, WAYS
 from densor.codec.zstd import zstd_compress
 from densor.entropy.deferred import deferred
@@ -48,7 +47,7 @@ _HOPELESS = 1.08  # of what Zstandard leaves of windows, what they take under on
 _MIN_HOPELESS, _MAX_HOPELESS = 2, 8  # windows that tell
 _NEAR = 4  # windows on each side of a change that tell what is there
 _UNITS_OF_BIT = 256  # in which bytes on either side of a change are compared
-_PIECE = 128  # elements at each place that is looked at
+_PIECE, _PIECES = 128, 8  # elements at each place that is looked at, and places
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
 _UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
@@ -77,11 +76,15 @@ class Stretch(NamedTuple):
 
 
 class Region(NamedTuple):
-    """Bytes from `begin` to `end` that are whole elements of one type."""
+    """Bytes from `begin` to `end` that are whole elements of one type.
+
+    `share`: of their size, what they are expected to take.
+    """
 
     begin: int
     end: int
     kind: Kind
+    share: float
 
 
 @cache
@@ -98,16 +101,17 @@ def find_stretches(data: Bytes, quick: bool = False) -> list[Stretch]:
     """
     if data.size < MIN_BYTES:
         return []
-    starts = _starts(data.size)
-    alike = _of_one_type(data, starts)
+    alike = _of_one_type(data)
     if alike is not None:
         return [alike]
+    starts = np.arange(0, data.size - WINDOW - 1, _apart(data.size), dtype=np.int64)
     costs = _costs(data, starts)
     if (costs.argmin(axis=1) == 0).all():
         return []
     path = np.empty(starts.size, np.uint8)
-    apart = int(starts[1] - starts[0]) if starts.size > 1 else WINDOW
-    represented = costs * np.float32(apart / WINDOW)  # what is between windows is like them
+    represented = costs * np.float32(
+        _apart(data.size) / WINDOW
+    )  # what is between windows is like them
     cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
     found = []
     labels = path + np.uint8(WAYS) * _phases(data, starts, path)
@@ -150,6 +154,8 @@ def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) ->
     such windows begin and end need not be found then.
     """
     borders = [0, *(np.flatnonzero(np.diff(labels)) + 1).tolist(), labels.size]
+    if len(borders) == 2:  # there is nothing to be found
+        return
     for begin, end in pairwise(borders):
         way = int(labels[begin]) % WAYS
         if way == 0 or end - begin < _MIN_HOPELESS:
@@ -158,49 +164,51 @@ def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) ->
         places = (begin + i * (end - 1 - begin) // (count - 1) for i in range(count))
         pieces = [data[at : at + WINDOW] for at in starts[[*places]].tolist()]
         some = np.concatenate([*pieces, pieces[-1][-1:]])
-        if cost_together(some, way) < _HOPELESS * len(zstd_compress(some, 1)):
+        most = _HOPELESS * len(zstd_compress(some, 1))
+        if cost_together(some, way) < most:
             continue
-        if way in _BF16 or not _look(some, _CODES_OF[way])[1]:
+        differences = None if way in _BF16 else _look(some, _CODES_OF[way])[1]
+        if differences is None or differences * some.size >= most:
             labels[begin:end] = 0
 
 
 @cache
-def _lengths(total: int) -> npt.NDArray[np.float32]:
-    """Bits of a symbol by its count among `total`, from 0 to that."""
+def _lengths(total: int) -> npt.NDArray[np.uint16]:
+    """Units of bits of a symbol by its count among `total`, from 0 to that."""
     counts = np.arange(total + 1) + 0.25
-    lengths: npt.NDArray[np.float32] = np.log2((total + 64) / counts).astype(np.float32)
-    return lengths
+    return np.rint(_UNITS_OF_BIT * np.log2((total + 64) / counts)).astype(np.uint16)
 
 
-def _of_one_type(data: Bytes, starts: npt.NDArray[np.int64]) -> Stretch | None:
+def _of_one_type(data: Bytes) -> Stretch | None:
     """All of `data` as one stretch, where few windows and a glance at the others show no change."""
-    short = starts.size < _SHORT
-    coarse = min(starts.size // (_FEWEST if short else _FEW), _APART)
+    apart = _apart(data.size)
+    windows = -(-(data.size - WINDOW - 1) // apart)
+    short = windows < _SHORT
+    coarse = min(windows // (_FEWEST if short else _FEW), _APART)
     if coarse < _FEW:
         return None
-    rows = starts.size // coarse
-    costs, found = np.empty((rows, WAYS), np.float32), np.empty(3, np.float32)
-    counts, bits = np.empty(COUNTS + 256 * PHASES, np.int32), np.empty(256 * PHASES, np.float32)
-    apart, lengths = int(starts[1]), _lengths(rows * WINDOW // PHASES)
-    logarithms = logs(WINDOW)
+    rows = windows // coarse
+    costs, found = np.empty((rows + 1, WAYS), np.float32), np.empty(2, np.float32)
+    counts, bits = np.empty(COUNTS + 256 * PHASES, np.int32), np.empty(256 * PHASES, np.uint16)
     way: int = one_way(
         data,
         apart,
-        starts.size,
+        windows,
         coarse,
         WINDOW,
         _GLANCE,
+        _MAX_UNLIKE_IF_SHORT if short else _MAX_UNLIKE,
         counts,
-        logarithms,
-        lengths,
+        logs(WINDOW),
+        _lengths(rows * WINDOW // PHASES),
         bits,
         costs,
         found,
     )
-    if way == 0 or found[2] > (_MAX_UNLIKE_IF_SHORT if short else _MAX_UNLIKE):
+    if way == 0:
         return None
-    size = 8 * WINDOW * rows
-    return Stretch(way, 0, data.size, float(found[0]) / size, float(found[1]) / size)
+    window = 8 * WINDOW
+    return Stretch(way, 0, data.size, float(found[0]) / window, float(found[1]) / window)
 
 
 def _phases(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> Bytes:
@@ -229,10 +237,9 @@ def _phases_of(data: Bytes, starts: npt.NDArray[np.int64], size: int) -> Bytes:
     return found[known]
 
 
-def _starts(size: int) -> npt.NDArray[np.int64]:
-    """Where windows begin: from the first byte to the last, multiples of 8."""
-    step = max(WINDOW, min(_STEP, size // _MIN_WINDOWS), size // _MAX_WINDOWS) & ~7
-    return np.arange(0, size - WINDOW - 1, step, dtype=np.int64)
+def _apart(size: int) -> int:
+    """How far windows are apart, a multiple of 8; the first one is at the first byte."""
+    return max(WINDOW, min(_STEP, size // _MIN_WINDOWS), size // _MAX_WINDOWS) & ~7
 
 
 def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tuple[int, int, int]]:
@@ -269,10 +276,11 @@ def region_of(data: Bytes, stretch: Stretch) -> Region | None:
     if end - begin < _MIN_REGION:
         return None
     first = _BF16[0] if way in _BF16 else _FP32[0] if way in _FP32 else None
-    integers, phase = False, 0
+    differences, phase = None, 0
     if way not in _BF16:
-        phase, integers = _look(data[begin:end], size)
+        phase, differences = _look(data[begin:end], size)
         phase = (phase + begin) % size
+    integers = differences is not None
     if first is not None and not integers:
         phase = way - first
     begin += (phase - begin) % size
@@ -280,14 +288,18 @@ def region_of(data: Bytes, stretch: Stretch) -> Region | None:
     if end - begin < _MIN_REGION:
         return None
     dtype = "BF16" if way in _BF16 else _INTEGERS[size] if integers else _FLOATS[size]
-    return Region(begin, end, kind_of(dtype, ((end - begin) // size,)))
+    share = stretch.share if differences is None else differences
+    return Region(begin, end, kind_of(dtype, ((end - begin) // size,)), share)
 
 
-def _look(data: Bytes, size: int) -> tuple[int, bool]:
-    """Where elements of `size` bytes begin, modulo `size`, and whether they are integers."""
+def _look(data: Bytes, size: int) -> tuple[int, float | None]:
+    """Where elements of `size` bytes begin, modulo `size`; of integers, the share that they take.
+
+    That is as differences.
+    """
     count, places = data.size // size - 1, 1  # of elements that are whole wherever they begin
-    if count > PIECES * _PIECE:
-        count, places = _PIECE, PIECES
-    table, counts = logs(PIECES * _PIECE), np.empty(1 << 12, np.int32)
+    if count > _PIECES * _PIECE:
+        count, places = _PIECE, _PIECES
+    table, counts = logs(_PIECES * _PIECE), np.empty(1 << 12, np.int32)
     found = look_at_elements(data, places, count, size, counts, table, _MAX_SIZE_OF_DIFFERENCES)
-    return found % 256, found >= 256
+    return found % 256, (found // 256 - 1) / 1024 if found >= 256 else None

@@ -54,6 +54,7 @@ class MemorySource:
         return self._data, self._at
 
 
+_SMALL = 1 << 20  # bytes; files of /proc/sys cannot be read in pieces of 4 MiB and more
 _ALIGNED = 8  # what an address is a multiple of, where kernels need not have a copy
 
 
@@ -131,6 +132,8 @@ class FileSource:
             self._readinto = None
             return self._read_some(target)
         except OSError as error:
+            if error.errno == errno.ENOMEM and len(target) > _SMALL:
+                return self._read_some(target[:_SMALL])
             raise FileError(f"cannot read: {error.strerror or error}") from error
         if got is None:  # nothing is there yet, which is not the end
             raise FileError(f"cannot read: {os.strerror(errno.EAGAIN)}")

@@ -18,10 +18,12 @@ def layout_of(lines: list[bytes]) -> Layout | None:
     if len(lines) < _MIN_ROWS:
         return None
     returns = sum(line.endswith(b"\r") for line in lines) > len(lines) / 2
+    text, first = b"\n".join(lines), b"".join(lines[:_MIN_ROWS])
+    quotes = _QUOTES if any(quote in text for quote in _QUOTES) else _QUOTES[:1]
     for separator in _SEPARATORS:
-        if separator not in b"".join(lines[:_MIN_ROWS]):
+        if separator not in first:
             continue
-        for quote in _QUOTES:
+        for quote in quotes:
             records = _records(lines, quote)
             counts = Counter(_columns(record, separator, quote) for record in records)
             columns, count = counts.most_common(1)[0]
