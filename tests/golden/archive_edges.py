@@ -950,6 +950,7 @@ def derived_files(rng: Random) -> Made:
     words = (state.standard_normal(64).astype("<f4").view("<u4") >> 16).astype("<u2").tobytes()
     yield from derived_fields(words)
     yield from derived_weights(state)
+    yield from told_weights()
 
 
 def _derived(
@@ -1085,6 +1086,50 @@ def derived_weights(state: np.random.Generator) -> Made:
     unlike = np.array([1, 2, 3, np.inf], "<f4").tobytes()
     changed, made = _recipe([[0, "F16", 2, 2, "w", 0, "F32", 0]], 8, unlike)
     yield _derived("groups-infinite", [changed], made, weights=unlike)
+
+
+# Of the weights that `told_weights` makes, those that some mutant of the reference is told by.
+TOLD = {
+    "Q8_0": (0,),
+    "Q4_0": (13,),
+    "Q4_1": (12,),
+    "Q5_0": (9,),
+    "Q5_1": (0,),
+    "Q2_K": (2, 16, 25, 32),
+    "Q3_K": (6, 7, 11, 15, 17, 21, 25, 30, 31, 32),
+    "Q4_K": (0, 3, 7, 9, 15, 20),
+    "Q5_K": (19, 26, 31),
+    "Q6_K": (1, 5, 6, 14, 17, 19, 22, 24, 31),
+}
+
+
+def told_weights() -> Made:
+    """A block of each, twice where it is short; rows of heads, and the largest that may be."""
+    state = np.random.default_rng(1)
+    for form, (columns, size) in BLOCKS.items():
+        every = [*some_weights(columns, state)]
+        every += some_groups(state) if columns == 256 else ()
+        for number in TOLD.get(form, ()):
+            weights, dtype = every[number].astype("<f4").tobytes(), "F32"
+            if columns == 256 and number != 14:
+                weights, dtype = b"".join(weights[i : i + 2] for i in range(2, 1024, 4)), "BF16"
+            rows = 1 if columns == 256 else 2
+            weights *= rows
+            changed, made = _recipe(
+                [[0, form, rows, columns, "w", 0, dtype, 0]], rows * size, weights
+            )
+            yield _derived(f"groups-told-{form}-{number}", [changed], made, weights=weights)
+    words = bytes(range(192))
+    for rows, heads_ in ((12, 1), (12, 2), (12, 3), (8, 1)):
+        changed, made = _recipe([[0, "F16", rows, 8, "w", 0, "BF16", heads_]], 16 * rows, words)
+        yield _derived(f"groups-heads-{rows}-{heads_}", [changed], made, weights=words)
+    two = [[at, "F16", 1, 8, "w", at, "BF16", 0] for at in (4, 20, 40)]
+    changed, made = _recipe(two, 60, words)
+    yield _derived("groups-two", [changed], made, weights=words)
+    for columns in (1 << 26, (1 << 26) + 32):
+        for form in ("F16", "Q8_0"):
+            changed, made = _recipe([[0, form, 1, columns, "w", 0, "F32", 0]], 1 << 40, words)
+            yield _derived(f"groups-most-{form}-{columns}", [changed], made, weights=words)
 
 
 def some_groups(state: np.random.Generator) -> Iterator[np.ndarray]:

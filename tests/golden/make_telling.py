@@ -33,6 +33,7 @@ import telling_few  # noqa: E402
 import telling_files  # noqa: E402
 import telling_flac  # noqa: E402
 import telling_images  # noqa: E402
+import telling_ranks  # noqa: E402
 import telling_sound  # noqa: E402
 import telling_tokens  # noqa: E402
 from codec_cases import CodecCase, read_cases, write_cases  # noqa: E402
@@ -228,14 +229,17 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "image-bounds": telling_images.bounds,
     "audio": telling_chunks.sounds,
     "audio-bounds": telling_sound.sound_bounds,
+    "audio-fields": telling_sound.sound_fields,
     "audio_cascade": telling_sound.sounds_by_cascade,
     "audio_cascade-led": telling_sound.led_cascades,
     "circuit": telling_chunks.circuits,
     "circuit-images": telling_chunks.circuit_images,
     "circuit-edges": telling_chunks.circuit_edges,
+    "token_ranks": telling_ranks.ranks,
     "tokens": telling_tokens.one_sequence,
     "tokens_mixed": telling_tokens.mixed_streams,
     "tokens_mixed-bounds": telling_tokens.mixed_bounds,
+    "tokens_mixed-turns": telling_tokens.mixed_turns,
     "columns": telling_columns.columns,
     "columns-bounds": telling_bounds.table_bounds,
     "few": telling_few.changes,
@@ -281,7 +285,7 @@ def _first_that_tells(mutant: mutants.Mutant, cases: list[CodecCase]) -> int:
     name = f"reference.{mutant.module}"
     module = importlib.import_module(name)
     try:
-        exec(compile(mutant.source, f"{mutant.module}.py", "exec"), module.__dict__)
+        exec(mutant.code(), module.__dict__)
         for user in USERS.get(mutant.module, ()):
             importlib.reload(importlib.import_module(f"reference.{user}"))
         importlib.reload(importlib.import_module("reference.codecs"))

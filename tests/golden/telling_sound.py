@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
+import zstandard
 from chosen_bits import Chosen
 from codec_cases import CodecCase
 from reference import audio, audio_cascade, codecs, rans
@@ -217,6 +218,32 @@ def sound_bounds(rng: Random) -> Made:
     for channels in (7, 8, 9):
         frame = Frame(60, VERBATIM)
         yield case_of(f"channels-{channels}", [frame, frame], [[0] * 120] * channels, 16)
+
+
+def sound_fields(rng: Random) -> Made:
+    """Fields at their bounds, of chunks that would decode but for these."""
+    for count in (32, 33):
+        yield from _lanes(f"fields-weights-{count}", 16, 1, 160, [(6, [1] * count, [])], rng)
+    floats = next(_lanes("fields-floats", 26, 1, 160, [(0, [], [])], rng, 5, flags=4))
+    plain = next(_lanes("fields-plain", 8, 1, 320, [(0, [], [])], rng))
+    yield from (floats, plain)
+    for places in (62, 63, 64):
+        model = floats.model[:6] + bytes([places]) + floats.model[7:]
+        yield replace(floats, name=f"{floats.name}-{places}", model=model)
+    model = plain.model[:5] + b"\0" + plain.model[6:]
+    yield replace(plain, name=f"{plain.name}-no-bits", model=model)
+    for least, count in ((65536, 1), (65537, 1), (-65536, 1), (-65537, 1), (0, 8192), (0, 8193)):
+        packed = zstandard.ZstdCompressor().compress(b"\xff" + bytes(count - 1))
+        values = struct.pack("<iHI", least, count, len(packed)) + packed
+        model = plain.model[:4] + b"\10" + plain.model[5:12] + values + plain.model[12:]
+        yield replace(plain, name=f"{plain.name}-{least}-{count}", model=model)
+    frame = Frame(60, VERBATIM)
+    flac = case_of("fields", [frame, frame], [[0] * 120] * 2, 16)
+    for flags in (0, 1, 2, 4):
+        model = flac.model[:7] + bytes([flags]) + flac.model[8:]
+        yield replace(flac, name=f"{flac.name}-{flags}", model=model)
+    for length in (22, 23, 24):
+        yield replace(flac, name=f"{flac.name}-cut-{length}", payload=flac.payload[:length])
 
 
 def _lanes(

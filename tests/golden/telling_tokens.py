@@ -239,6 +239,24 @@ def mixed_bounds(rng: Random) -> Made:
             yield from _encoded(name, Mixed(2, 2, 10, 10, 1), items)
 
 
+def mixed_turns(rng: Random) -> Made:
+    """Nine candidates, counts at their limit that are overtaken, a match that ends with a part."""
+    wide = [t for i in range(90) for t in (1 + i % 2, 6, 4, 300 * (i % 2) + rng.randrange(300))]
+    yield from _encoded("tokens_mixed-turns-many", Mixed(2, 4, 12, 12, 1), wide)
+    for turns in ("b" * 35 + "ccbcc" + "a" * 8, "a" * 35 + "bbbbbabbbbb"):
+        items = [t for one in turns + "cab" for t in (rng.randrange(1 << 16), 8, 7, ord(one))]
+        name = f"tokens_mixed-turns-limit-{turns[0]}"
+        yield from _encoded(name, Mixed(2, 4, 18, 10, 1), items)
+    for ahead in (90, 91):
+        line = [(i * i + 3 * i) % 11 for i in range(22)]
+        fast = [*line * 8, *(500 + i for i in range(12))]
+        slow = [rng.randrange(4000) for _ in range(ahead)]
+        after = [*slow[:3], 9, *slow[:5]]
+        slow += [*fast[-30:], *after, *(3 for _ in range(len(fast) - len(slow) - 30 - len(after)))]
+        name = f"tokens_mixed-turns-part-{ahead}"
+        yield from _encoded(name, Mixed(2, 4, 10, 10, 2), [*fast, *slow[: len(fast)]])
+
+
 def _whole(case: CodecCase) -> CodecCase:
     """A case whose streams, of the bytes of its payload, are as long as what they take."""
     count = case.model[5]

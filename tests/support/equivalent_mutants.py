@@ -20,8 +20,14 @@ EQUIVALENT = (
     Equivalent(
         "audio",
         "if model.size != (depth + 7) // 8:",
-        ("7 -> 6",),
-        "depths are multiples of 4",
+        ("7 -> 6", "8 -> 9"),
+        "depths are multiples of 4, and 24 at most",
+    ),
+    Equivalent(
+        "audio",
+        "if self.at + 2 > len(self.words):",
+        ("2 -> 1",),
+        "what ends within a word is refused at its end, too",
     ),
     Equivalent(
         "container",
@@ -38,8 +44,8 @@ EQUIVALENT = (
     Equivalent(
         "derived",
         "if at < end and at + size > begin:",
-        ("at < end -> at <= end",),
-        "of a row that begins at the end nothing is taken",
+        ("at < end -> at <= end", "at + size > begin -> at + size >= begin"),
+        "of a row that begins at the end, or ends at the beginning, nothing is taken",
     ),
     Equivalent(
         "derived",
@@ -193,6 +199,12 @@ EQUIVALENT = (
     ),
     Equivalent(
         "audio_cascade",
+        "return [x[i - 1 - j] if i - 1 - j >= 0 else 0 for j in range(33)]",
+        ("33 -> 34",),
+        "samples beyond are not asked for",
+    ),
+    Equivalent(
+        "audio_cascade",
         "self.kept = [row, *self.kept[:31]]",
         ("31 -> 32",),
         "rows beyond are not asked for",
@@ -272,9 +284,78 @@ EQUIVALENT = (
     ),
     Equivalent(
         "image_residual",
+        "self.below, self.above, self.share = 0, 2**19, 0",
+        ("0 -> 1 (2)", "0 -> -1 (2)"),
+        "a share is set before it is read",
+    ),
+    Equivalent(
+        "image_residual",
+        "return clip(e >> (4 + self.q), -7, 7) + 8",
+        ("8 -> 9", "8 -> 7"),
+        "keys stay different",
+    ),
+    Equivalent(
+        "image_residual",
+        "sets = [self.rows[c, 0, kind, node], self.rows[c, 1, texture, node]]",
+        ("0 -> -1", "1 -> 2"),
+        "keys stay different",
+    ),
+    Equivalent(
+        "image_residual",
+        "return (c, 0, texture, min(15, kind >> 1)), (c, 1, first, second, min(3, kind >> 3))",
+        ("0 -> 1", "0 -> -1", "1 -> 2 (2)", "1 -> 0 (2)"),
+        "keys have other lengths",
+    ),
+    Equivalent(
+        "image_residual",
+        "(c, 3, kind, mean & 15),",
+        ("3 -> 2",),
+        "keys stay different",
+    ),
+    Equivalent(
+        "image_residual",
+        "(c, 4, class_of(z >> (3 + r)), between),",
+        ("4 -> 5",),
+        "keys stay different",
+    ),
+    Equivalent(
+        "image_residual",
         "node = 27 + min(1, steps - 2) + 2 * side",
         ("27 -> 28",),
         "these nodes are the last ones: they stay apart from the others",
+    ),
+    *(
+        Equivalent(
+            module,
+            "level = k if k <= 2 else 3 if k <= 4 else 4 if k <= 8 else 5",
+            ("2 -> 3",),
+            "3 counts as 3 both ways",
+        )
+        for module in ("tokens", "tokens_mixed", "token_ranks")
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "p = clip(SQUASH[clip(total >> 16, -2047, 2047) + 2048], 16, 65520)",
+        ("16 -> 17 (2)", "16 -> 15 (2)", "65520 -> 65521", "65520 -> 65519"),
+        "the table has numbers from 22 to 65514",
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "counts[j] = min(counts[j] + 2, 60)",
+        ("60 -> 61", "60 -> 59"),
+        "behind the first place counts stay far below 60: while they grow, the first one falls",
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "step = 65536 // (self.u[place] + 2)",
+        ("65536 -> 65537",),
+        "numbers from 2 to 17 do not divide 65537",
+    ),
+    Equivalent(
+        "tokens_mixed",
+        "self.p[place] += ((4095 * y - self.p[place]) * step + 32768) >> 16",
+        ("32768 -> 32769",),
+        "no difference and step add up to one less than a multiple of 65536: all were tried",
     ),
     Equivalent(
         "tokens_mixed",
@@ -287,5 +368,58 @@ EQUIVALENT = (
         "if len(pair) < 2:",
         ("2 -> 1",),
         "a stream that ends within a pair is refused at its end, too",
+    ),
+    *(
+        Equivalent(
+            "token_ranks",
+            f"({', '.join([str(mass)] * 8)}),",
+            tuple(f"{mass} -> {mass + d} ({k})" for d in (1, -1) for k in columns),
+            "such a node counts to 3 at most",
+        )
+        for mass, columns in (
+            (10, (*range(4, 9), *range(12, 17))),
+            (86, range(4, 9)),
+            (96, range(4, 9)),
+        )
+    ),
+    *(
+        Equivalent("token_ranks", f"({b},) * 8,", ("8 -> 9",), "columns are below 8")
+        for b in (14, 21)
+    ),
+    Equivalent(
+        "token_ranks",
+        "keys: list[tuple[int, int]] = field(default_factory=lambda: [(0, 0)] * 4)",
+        ("4 -> 5",),
+        "there are three slots and a match",
+    ),
+    Equivalent(
+        "token_ranks",
+        "for row, (x, t) in enumerate(keys if fast is None else (*keys, (0, 0))):",
+        ("0 -> 1 (1)", "0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        "of a node outside the table they are not read",
+    ),
+    Equivalent(
+        "token_ranks",
+        "check: int = 0",
+        ("0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        "checks of nodes are positive, and a slot that is empty is one under any check",
+    ),
+    Equivalent(
+        "token_ranks",
+        "at = [j for j in range(4) if p[j] and p[j] % 2**20 == token]",
+        ("20 -> 21",),
+        "marks are 0 by then",
+    ),
+    Equivalent(
+        "token_ranks",
+        "if p[j] > p[j - 1]:",
+        ("p[j] > p[j - 1] -> p[j] >= p[j - 1]",),
+        "equal places may change",
+    ),
+    Equivalent(
+        "token_ranks",
+        "source: tuple[int, int] = (0, 0)",
+        ("0 -> 1 (1)", "0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        "it is set before it is read",
     ),
 )

@@ -3,13 +3,16 @@
     python tests/support/reference_mutants.py [CODEC ...] [--survivors] [--sample N] [--seconds S]
 
 In the modules of a codec's decoder each integer is made one more and one less, and each comparison
-is swapped with its neighbour (`<` with `<=`, `==` with `!=`), one at a time. A mutant survives if
-every golden archive still gives what it should, data or error. Functions that only write are left
-out, and so are names of types and indices into strings of messages. A mutant is tried on those
-archives alone that reach its statement; what is run at import, on all. What nothing can tell by
-the reasons of `equivalent_mutants.py` is counted, and named apart. `--sample` draws so many mutants
-of each module by chance, the same ones for the same seed and text; `--seconds` leaves out archives
-that the decoder takes longer for. A module may be named instead of a codec.
+is swapped with its neighbour (`<` with `<=`, `==` with `!=`), one at a time; with `--operators`,
+also `+` with `-`, `<<` with `>>`, `//` with `%`, `and` with `or`, `min` with `max` and the like,
+and signs, checks and calls of statements are left out. A mutant survives if every golden archive
+still gives what it should, data or error. Functions that only write are left out, and so are names
+of types and indices into strings of messages. A mutant is tried on those archives alone that reach
+its statement; what is run at import, on all. What nothing can tell by the reasons of
+`equivalent_mutants.py` is counted apart. `--sample` draws so many mutants of each module by chance,
+the same ones for the same seed and text; `--seconds` leaves out archives that the decoder takes
+longer for; what lives after `--patience` seconds counts as surviving. A module may be named
+instead of a codec.
 """
 
 import argparse
@@ -18,12 +21,16 @@ import functools
 import hashlib
 import importlib
 import json
+import math
 import os
 import resource
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
@@ -80,6 +87,20 @@ _SWAPPED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
 }
+_OTHER: dict[type[ast.AST], Callable[[], ast.operator | ast.boolop]] = {  # operators
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Add,
+    ast.FloorDiv: ast.Mod,
+    ast.Mod: ast.FloorDiv,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
+}
+_EXTREMES = {"min": "max", "max": "min"}
 
 
 class Case(NamedTuple):
@@ -137,19 +158,44 @@ class Mutant(NamedTuple):
     module: str
     line: int
     change: str
-    source: ast.Module
     lines: range | None  # of its statement; None if it is run at import
+    place: tuple[str, int, int]  # as in `places`
+
+    def code(self) -> CodeType:
+        """The module, changed."""
+        module, number, change = self.place
+        tree, nodes = _parsed(module)
+        with _changed(nodes[number][0], change):
+            return compile(tree, f"{module}.py", "exec")
 
 
-def places(module: str) -> list[tuple[str, int, int]]:
+@functools.cache
+def _parsed(module: str) -> tuple[ast.Module, list[tuple[ast.AST, range | None]]]:
+    """A module, and the nodes of its decoder that can be changed."""
+    tree = _tree(module)
+    return tree, [found for found in _in_decoders(tree) if _changes(found[0], True)]
+
+
+@contextmanager
+def _changed(node: ast.AST, change: int) -> Iterator[None]:
+    """A node is changed meanwhile."""
+    before = {name: list(v) if isinstance(v, list) else v for name, v in vars(node).items()}
+    _changes(node, True)[change]()
+    yield
+    vars(node).update(before)
+
+
+def places(module: str, operators: bool = False) -> list[tuple[str, int, int]]:
     """All mutants of a module of `reference`: module, number of the node, number of the change."""
-    nodes = [node for node, _ in _in_decoders(_tree(module)) if _changes(node)]
-    return [(module, n, c) for n, node in enumerate(nodes) for c in range(len(_changes(node)))]
+    nodes = [(n, len(_changes(node, operators))) for n, (node, _) in enumerate(_parsed(module)[1])]
+    return [(module, n, c) for n, count in nodes for c in range(count)]
 
 
-def drawn(module: str, most: int | None, seed: str) -> list[tuple[str, int, int]]:
+def drawn(
+    module: str, most: int | None, seed: str, operators: bool = False
+) -> list[tuple[str, int, int]]:
     """All mutants of a module, or so many of them by chance."""
-    every = places(module)
+    every = places(module, operators)
     if most is None or len(every) <= most:
         return every
     return sorted(Random(seed + module).sample(every, most))
@@ -162,7 +208,7 @@ def equivalent(module: str) -> set[tuple[str, int, int]]:
         return set()
     text = (TESTS / "reference" / f"{module}.py").read_text().splitlines()
     by_name: dict[tuple[str, str], list[tuple[str, int, int]]] = {}
-    for place in places(module):
+    for place in places(module, True):
         one = mutant(*place)
         by_name.setdefault((text[one.line - 1].strip(), one.change), []).append(place)
     found = {
@@ -181,13 +227,12 @@ def _tree(module: str) -> ast.Module:
 
 def mutant(module: str, number: int, change: int) -> Mutant:
     """One of `places`."""
-    tree = _tree(module)
-    node, lines = [found for found in _in_decoders(tree) if _changes(found[0])][number]
-    before = ast.unparse(node)
-    _changes(node)[change]()
-    ast.fix_missing_locations(tree)
-    line = getattr(node, "lineno", 0)
-    return Mutant(module, line, f"{before} -> {ast.unparse(node)}", tree, lines)
+    node, lines = _parsed(module)[1][number]
+    before, _, _ = ast.unparse(node).partition("\n")  # the head of an `if`
+    with _changed(node, change):
+        after, _, _ = ast.unparse(node).partition("\n")
+        told = f"{before} -> {after}"
+    return Mutant(module, getattr(node, "lineno", 0), told, lines, (module, number, change))
 
 
 Found = Iterator[tuple[ast.AST, range | None]]
@@ -228,26 +273,48 @@ def _lines(statement: ast.stmt) -> range:
     return range(statement.lineno, max(end, statement.lineno + 1))
 
 
-def _changes(node: ast.AST) -> list[Callable[[], None]]:
-    """What can be done to a node."""
+def _changes(node: ast.AST, operators: bool = False) -> list[Callable[[], None]]:
+    """What can be done to a node; with `operators` also to others than integers and comparisons."""
     if isinstance(node, ast.Constant) and type(node.value) is int:
         number = node.value
-        return [lambda d=d: setattr(node, "value", number + d) for d in (1, -1)]  # type: ignore[misc]
+        return [partial(setattr, node, "value", number + d) for d in (1, -1)]
     if isinstance(node, ast.Compare):
         return [
-            lambda at=at: node.ops.__setitem__(at, _SWAPPED[type(node.ops[at])]())  # type: ignore[misc]
+            partial(node.ops.__setitem__, at, _SWAPPED[type(op)]())
             for at, op in enumerate(node.ops)
             if type(op) in _SWAPPED
         ]
+    return _operators(node) if operators else []
+
+
+def _operators(node: ast.AST) -> list[Callable[[], None]]:
+    """Another operator, the other extreme, no sign, a check or a call that is not made."""
+    if isinstance(node, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(node.op) in _OTHER:
+        return [partial(setattr, node, "op", _OTHER[type(node.op)]())]
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+        return [partial(setattr, node, "op", ast.UAdd())]
+    if isinstance(node, ast.Name) and node.id in _EXTREMES:
+        return [partial(setattr, node, "id", _EXTREMES[node.id])]
+    if isinstance(node, ast.If):
+        return [partial(setattr, node, "test", ast.copy_location(ast.Constant(False), node.test))]
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        return [partial(setattr, node, "value", ast.copy_location(ast.Constant(None), node.value))]
     return []
 
 
-def killed_by(mutant: Mutant, every: list[Case]) -> str | None:
-    """The first golden archive that tells the mutant from the decoder; in a process of its own."""
-    broken = install(mutant)
-    if broken:
-        return broken
-    return next((case.name for case in every if not as_expected(case)), None)
+def killed_by(mutant: Mutant, every: list[Case], patience: float = math.inf) -> int | None:
+    """The first golden archive that tells the mutant from the decoder; in a process of its own.
+
+    -1 if it cannot be imported; None if none tells it, or none of those tried in so many seconds.
+    """
+    if install(mutant):
+        return -1
+    for number, case in enumerate(every):
+        if not as_expected(case):
+            return number
+        if time.process_time() > patience:
+            break
+    return None
 
 
 def as_expected(case: Case) -> bool:
@@ -307,33 +374,42 @@ def install(mutant: Mutant) -> str | None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[f"reference.{mutant.module}"] = module
         setattr(package, mutant.module, module)
-        exec(compile(mutant.source, f"{mutant.module}.py", "exec"), module.__dict__)
+        exec(mutant.code(), module.__dict__)
         importlib.import_module("reference.container")
     except Exception as error:
         return f"import: {error}"
     return None
 
 
-def _in_child(mutant: Mutant, every: list[Case]) -> str | None:
-    """Likewise, without harm to this process: a fork with limits."""
+def _survives(mutant: Mutant, every: list[Case], patience: float) -> bool:
+    """Whether no archive tells it; tried in a fork with limits, without harm to this process."""
+    here, there = os.pipe()
     child = os.fork()
     if child == 0:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        code = 0 if killed_by(mutant, every) is None else 1
-        os._exit(code)
+        killer = killed_by(mutant, every, time.process_time() + patience)
+        if killer is not None and killer >= 0:
+            os.write(there, every[killer].name.encode())
+        os._exit(0 if killer is None else 1)
+    os.close(there)
     _, status = os.waitpid(child, 0)
-    return None if status == 0 else "killed"
+    with open(here, "rb") as pipe:
+        _KILLERS[pipe.read().decode()] += 1
+    return status == 0
 
 
-def _judge(task: tuple[str, int, int]) -> tuple[str, int, str, bool]:
+_KILLERS: Counter[str] = Counter()  # archives, and how many mutants each has told
+
+
+def _judge(task: tuple[str, int, int], patience: float) -> tuple[str, int, str, bool]:
     one = mutant(*task)
     reached = [
         case
         for case, lines in _OF[one.module]
         if one.lines is None or not lines.isdisjoint(one.lines)
     ]
-    survives = _in_child(one, reached) is None
-    return one.module, one.line, one.change, survives
+    reached.sort(key=lambda case: -_KILLERS[case.name] / (0.01 + case.seconds))
+    return one.module, one.line, one.change, _survives(one, reached, patience)
 
 
 _OF: dict[str, list[tuple[Case, frozenset[int]]]] = {}  # and which lines each reaches
@@ -414,6 +490,7 @@ def _studied(
     return case._replace(seconds=time.process_time() - begin), lines_of(case, only)
 
 
+_SAID = {"derived": b"densor.derived"}  # by module, what is in the archives that reach it
 _USERS: dict[str, set[int] | None] = {  # by module, the codecs whose archives reach it
     "planes": {2, 3, 5, 6, 8},
     "huffman": {2, 3, 5, 6},
@@ -447,6 +524,8 @@ def _reaching(module: str, every: list[Case]) -> list[Case]:
     """The archives that a module decodes; for those of the container, all without slow codecs."""
     found = []
     for case in every:
+        if _SAID.get(module, b"") not in case.archive:
+            continue
         codecs = set(_codecs(case.archive))
         users = _USERS.get(module)
         if codecs & users if users is not None else not codecs & SLOW:
@@ -474,7 +553,9 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--sample", type=int, metavar="N", help="mutants of each module; else all")
     parser.add_argument("--seed", default="", help="another one gives another sample")
+    parser.add_argument("--operators", action="store_true", help="change these as well")
     parser.add_argument("--seconds", type=float, default=60.0, help="of an archive at most")
+    parser.add_argument("--patience", type=float, default=math.inf, help="seconds for a mutant")
     arguments = parser.parse_args()
     every = cases()
     chosen = {
@@ -490,7 +571,7 @@ def main() -> None:
     some = {module: {case.name for case in _reaching(module, every)} for module in modules}
     needed = [case for case in every if any(case.name in names for names in some.values())]
     with get_context("fork").Pool(arguments.processes) as pool:
-        study = functools.partial(_studied, only=frozenset(modules), most=arguments.seconds)
+        study = partial(_studied, only=frozenset(modules), most=arguments.seconds)
         reached = [one for one in pool.map(study, needed) if one is not None]
     reached.sort(key=lambda one: one[0].seconds)
     for module in modules:
@@ -501,10 +582,10 @@ def main() -> None:
             for case, lines in reached
             if module in lines and case.name in some[module]
         ]
-    most = arguments.sample
-    tasks = [place for module in survivors for place in drawn(module, most, arguments.seed)]
+    most, more = arguments.sample, arguments.operators
+    tasks = [place for module in survivors for place in drawn(module, most, arguments.seed, more)]
     with get_context("fork").Pool(arguments.processes) as pool:
-        judged = pool.imap(_judge, tasks, chunksize=4)
+        judged = pool.imap(partial(_judge, patience=arguments.patience), tasks, chunksize=4)
         for place, (module, line, change, survives) in zip(tasks, judged, strict=True):
             survivors[module].append(survives)
             if place in known[module] and not survives:
@@ -514,10 +595,10 @@ def main() -> None:
                 print(f"{module}.py:{line}: {change}{note}", flush=True)
     for name, modules in chosen.items():
         found = [survives for module in modules for survives in survivors[module]]
-        share = 100 * sum(found) / len(found)
         same = len({place for module in modules for place in known[module]} & set(tasks))
-        told = f"{name:16} {len(found):5} mutants, {sum(found):4} survive: {share:.1f} %"
-        print(f"{told}; {same} of them are equivalent")
+        count, live = len(found) - same, sum(found) - same
+        told = f"{name:16} {count:5} mutants, {live:4} survive: {100 * live / count:.1f} %"
+        print(f"{told}; beside {same} that are equivalent")
 
 
 if __name__ == "__main__":
