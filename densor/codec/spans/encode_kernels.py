@@ -44,8 +44,7 @@ OTHER = 2  # what becomes of a plane, beside these
 _REFUSED = -1  # a batch that is not taken
 _LEAST_BITS, _LEAST_OF_TWO = 1.2, 0.97  # of a symbol, of two: below, codes waste too much of a bit
 _ALIKE = 0.008  # bits of a symbol that codes of their own would save pieces of a plane, at most
-_WASTED = 0.03  # bits of a symbol that a second code would save in rows without rare ones, at most
-_LONGEST = 12  # bits of a code
+_WASTED = 0.03  # bits of a symbol that one code takes more than it should, at most
 _PER_COUNT = 0.5 / np.log(2.0)  # bits that a histogram seems to take less for each symbol in it
 I64_2D = types.int64[:, ::1]
 F64 = types.float64[::1]
@@ -228,19 +227,16 @@ def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, e
 
 
 @part
-def _wastes(counts, lengths, n, run):
-    """Whether rare symbols, whose codes are shorter than they should be, make others' longer, in
-    rows of `run` elements most of which have none of them."""
+def _wastes(counts, lengths, n):
+    """Whether rare symbols, whose codes are shorter than they should be, make others' longer.
+
+    Several codes would save some of that: few rows have all of these symbols.
+    """
     bits = 0.0
-    ideal = 0.0
-    rare = 0
     for s in range(256):
         if counts[s] > 0:
-            bits += counts[s] * lengths[s]
-            ideal -= counts[s] * np.log2(counts[s] / n)
-            if counts[s] << _LONGEST < n:
-                rare += counts[s]
-    return (bits - ideal) / n * np.exp(-rare / n * run) > _WASTED
+            bits += counts[s] * (lengths[s] + np.log2(counts[s] / n))
+    return bits > _WASTED * n
 
 
 @part
@@ -526,7 +522,7 @@ def encode_span(
     for p in range(1, size):
         if ways[p] != _CODED or most == 1:
             continue
-        if _wastes(counts[_OF_PLANES + p], lengths[CLASSES + p - 1], n, run):
+        if _wastes(counts[_OF_PLANES + p], lengths[CLASSES + p - 1], n):
             return _REFUSED
     pack_lengths(lengths, packed)
     at = 0
