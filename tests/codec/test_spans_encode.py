@@ -170,11 +170,49 @@ def test_planes_of_few_values_are_coded(layout: int, mask: int, classes: int) ->
     assert encoded is not None and encoded.parameters is not None
     check(encoded, data, size * 512 * 100)
     assert any(parse(encoded.parameters).planes[1:])
-    batch = Batch(data, kind_of(DTYPES[layout], (600, 512)), Workers(1))
+    assert stored_by(encoded) < 1.002 * ordinary(data, layout, 600, 512, classes)
+
+
+def stored_by(encoded: EncodedSpan) -> int:
+    assert encoded.parameters is not None
+    return encoded.frames.size + len(encoded.parameters) + wire.FRAME_SIZE
+
+
+def ordinary(data: Any, layout: int, rows: int, columns: int, classes: int) -> int:
+    """What is stored of a batch that goes the ordinary way."""
+    batch = Batch(data, kind_of(DTYPES[layout], (rows, columns)), Workers(1))
     level = replace(level_settings(3), spans=False, classes=classes)
-    ordinary = encode_ordinary(batch, level).result()
-    mine = encoded.frames.size + len(encoded.parameters) + wire.FRAME_SIZE
-    assert mine < 1.002 * ordinary.stored
+    return encode_ordinary(batch, level).result().stored
+
+
+def test_rare_symbols_that_spoil_a_code_are_for_the_ordinary_way() -> None:
+    """FP16 made from BF16: numbers below its normal ones have all bits, though few in each row."""
+    rows, columns = 512, 2048
+    wide = floats(FP32, rows, columns, spread=0).view(np.uint32) + 0x8000 & 0xFFFF0000
+    data = wide.astype(np.uint32).view(np.float32).astype(np.float16).view(np.uint8)
+    one, several = (ordinary(data, WORD16, rows, columns, classes) for classes in (1, 4))
+    assert several < 0.998 * one
+    assert encode_batch(data, WORD16, columns, 64, 4) is None
+    encoded = encode_batch(data, WORD16, columns, 64, 1)
+    assert encoded is not None and stored_by(encoded) < 1.0005 * one
+
+
+def test_one_code_of_the_first_plane_is_made_from_all_where_others_are_coded() -> None:
+    """Scales that do not occur, between others that do, would have codes otherwise."""
+    rows, columns = 90, 16384
+    data = floats(WORD16, rows, columns)
+    data.view(np.uint16)[:] &= 0xFCE0
+    encoded = encode_batch(data, WORD16, 4096, 64, 1)
+    assert encoded is not None and encoded.parameters is not None
+    check(encoded, data, 2 * 4096 * 64)
+    assert stored_by(encoded) < 1.0005 * ordinary(data, WORD16, rows, columns, 1)
+
+
+def test_planes_of_few_elements_are_for_the_ordinary_way() -> None:
+    for rows, taken in ((255, False), (256, True)):
+        data = floats(FP32, rows, 512)
+        data.view(np.uint32)[:] &= 0xFFFFE000
+        assert (encode_batch(data, FP32, 512, 64) is not None) == taken
 
 
 def test_values_that_the_sample_lacks() -> None:

@@ -40,12 +40,12 @@ _LOOK = 64  # elements at the begin of each row that are searched for constant b
 _RAW, _CONSTANT, _CODED = registry.PLANE_RAW, registry.PLANE_CONSTANT, registry.PLANE_CLASSES
 _OF_PLANES = CLASSES + 1  # place of the first histogram of planes behind the first, less 1
 _COUNTED = 4096  # elements that are taken apart at once to be counted
+_LEAST_CODED = 1 << 17  # elements; of fewer, parameters that suit them best count for more
 OTHER = 2  # what becomes of a plane, beside these
 _REFUSED = -1  # a batch that is not taken
 _LEAST_BITS, _LEAST_OF_TWO = 1.2, 0.97  # of a symbol, of two: below, codes waste too much of a bit
 _ALIKE = 0.008  # bits of a symbol that codes of their own would save pieces of a plane, at most
-_WASTED = 0.03  # bits of a symbol that a second code would save in rows without rare ones, at most
-_LONGEST = 12  # bits of a code
+_WASTED = 0.03  # bits of a symbol that one code takes more than it should, at most
 _PER_COUNT = 0.5 / np.log(2.0)  # bits that a histogram seems to take less for each symbol in it
 I64_2D = types.int64[:, ::1]
 F64 = types.float64[::1]
@@ -211,16 +211,16 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
 
 @once
 def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge):
-    """Histograms of the planes that are coded, of each from `counts[_OF_PLANES + p]` on."""
+    """Histograms of the planes that are coded, of plane p in `counts[_OF_PLANES + p]`."""
     n = data.size // size
     tallies[: 1024 * size] = np.uint32(0)
     for begin in range(0, n, _COUNTED):
         count = min(_COUNTED, n - begin)
         split_planes(layout, size, data, begin * size, count, planes, count, addresses, edge)
-        for p in range(1, size):
+        for p in range(size):
             if ways[p] == _CODED:
                 _tally(planes[p * count : (p + 1) * count], tallies[1024 * p : 1024 * (p + 1)])
-    for p in range(1, size):
+    for p in range(size):
         for s in range(256):
             at = 1024 * p + s
             found = tallies[at] + tallies[at + 256] + tallies[at + 512] + tallies[at + 768]
@@ -228,19 +228,16 @@ def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, e
 
 
 @part
-def _wastes(counts, lengths, n, run):
-    """Whether rare symbols, whose codes are shorter than they should be, make others' longer, in
-    rows of `run` elements most of which have none of them."""
+def _wastes(counts, lengths, n):
+    """Whether rare symbols, whose codes are shorter than they should be, make others' longer.
+
+    Several codes would save some of that: few rows have all of these symbols.
+    """
     bits = 0.0
-    ideal = 0.0
-    rare = 0
     for s in range(256):
         if counts[s] > 0:
-            bits += counts[s] * lengths[s]
-            ideal -= counts[s] * np.log2(counts[s] / n)
-            if counts[s] << _LONGEST < n:
-                rare += counts[s]
-    return (bits - ideal) / n * np.exp(-rare / n * run) > _WASTED
+            bits += counts[s] * (lengths[s] + np.log2(counts[s] / n))
+    return bits > _WASTED * n
 
 
 @part
@@ -480,15 +477,10 @@ def encode_span(
     codes = sums[classes.size :]
     packed = words[1024:1280]
     if not _look(
-        data, layout, size, careful, min(_NOISE, noise), noise, False, True, ways, planes, tallies,
-        counts, words, addresses, edge,
+        data, layout, size, careful, min(_NOISE, noise), noise, False, n >= _LEAST_CODED, ways,
+        planes, tallies, counts, words, addresses, edge,
     ):  # fmt: skip
         return _REFUSED
-    coded_planes = 0
-    for p in range(1, size):
-        coded_planes += ways[p] == _CODED
-    if coded_planes > 0:
-        _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge)
     scales = sums[: classes.size]
     saved = _row_scales(data, layout, size, run, ways, scales, planes, seen, addresses, edge)
     if saved > 0.016 * size:
@@ -516,6 +508,16 @@ def encode_span(
             pack_lengths(lengths, packed)
         if many == 1:
             floats[:] = np.inf
+    coded_planes = 0
+    for p in range(1, size):
+        coded_planes += ways[p] == _CODED
+    ways[0] = _CODED if many == 1 else OTHER
+    if coded_planes > 0:
+        _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge)
+        if many == 1:
+            step = 0
+            for s in range(256):
+                counts[0, s] = counts[_OF_PLANES, s]
     for c in range(CLASSES + size - 1):
         if c < many or (c >= CLASSES and ways[c - CLASSES + 1] == _CODED):
             _make_codes(
@@ -526,7 +528,7 @@ def encode_span(
     for p in range(1, size):
         if ways[p] != _CODED or most == 1:
             continue
-        if _wastes(counts[_OF_PLANES + p], lengths[CLASSES + p - 1], n, run):
+        if _wastes(counts[_OF_PLANES + p], lengths[CLASSES + p - 1], n):
             return _REFUSED
     pack_lengths(lengths, packed)
     at = 0
