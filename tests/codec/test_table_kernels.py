@@ -22,6 +22,7 @@ from densor.codec.table.layout import Layout
 from densor.codec.table.prefix_code import code_of, lengths_for
 from densor.codec.table.state import PADDING, QUICK
 from densor.codec.table.symbol_kernels import fill_table, put_codes, take_codes
+from densor.errors import FormatError
 
 _FIRST_DAY, _LAST_DAY = -719162, 2932896  # of the years 1 to 9999
 
@@ -57,6 +58,26 @@ def test_rows_and_cells_are_found_wherever_they_stand(ending: bytes, quotes: flo
         out = np.full(len(text), 0xA5, np.uint8)
         open_decoder(coder.model()).decode(coder.encode(np.frombuffer(text, np.uint8), 0), out)
         assert out.tobytes() == text
+
+
+@pytest.mark.parametrize("every", [2, 9, 40])
+@pytest.mark.parametrize("cells", [3, 200])
+def test_pieces_stand_where_they_stood(every: int, cells: int) -> None:
+    lines = [b"%d,1%03d" % (i % cells, i % 7) if i % every else b"#" for i in range(1, 400)]
+    text = b"\n".join(lines) + b"\n"
+    coder = TableCoder(Layout(2), level_settings(3))
+    payload = coder.encode(np.frombuffer(text, np.uint8), 0)
+    assert payload.size < len(text)
+    for more in (0, -1, 1, -len(text) // 2):
+        memory = np.full(len(text) + 64, 0xA5, np.uint8)
+        out = memory[: len(text) + more]
+        if more:
+            with pytest.raises(FormatError):
+                open_decoder(coder.model()).decode(payload, out)
+        else:
+            open_decoder(coder.model()).decode(payload, out)
+            assert out.tobytes() == text
+        assert (memory[out.size :] == 0xA5).all()
 
 
 def test_a_last_row_without_its_end_is_no_row() -> None:
