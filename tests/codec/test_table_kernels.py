@@ -6,6 +6,7 @@ import pytest
 from helpers import random_state
 
 from densor.codec.levels import level_settings
+from densor.codec.table import cells as table_cells
 from densor.codec.table import contexts
 from densor.codec.table.cells import rows_of
 from densor.codec.table.decoder import open_decoder
@@ -119,6 +120,24 @@ def test_many_different_cells_are_numbered_as_they_come() -> None:
     known: dict[bytes, int] = {}
     assert second.ids.tolist() == [known.setdefault(name, len(known)) for name in names]
     assert [second.text(i) for i in range(len(known))] == list(known)
+
+
+def test_columns_are_numbered_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_cells, "_MAX_SCRATCH", 2 * 4 << 8)  # of two columns of 100 rows
+    asked: list[int] = []
+
+    def scratch(_: str, size: int) -> npt.NDArray[np.uint8]:
+        asked.append(size)
+        return np.empty(size, np.uint8)
+
+    monkeypatch.setattr(table_cells, "_scratch", scratch)
+    rows = [[b"%d" % (i * i % 10**k) for k in range(7)] for i in range(100)]
+    text = b"".join(b",".join(row) + b"\n" for row in rows)
+    found = rows_of(np.frombuffer(text, np.uint8), Layout(7))
+    assert found is not None
+    for column, one in enumerate(found.cells()):
+        assert [one.text(i) for i in one.ids] == [row[column] for row in rows]
+    assert max(asked) <= 2 * 4 << 8
 
 
 @pytest.mark.parametrize("kind", [DAYS, SECONDS, SECONDS_SPACE, SECONDS_ZULU])

@@ -116,6 +116,13 @@ def cells_of(
     `starts[(c + 1) step:]`.
     """
     columns, room = len(between), (2 * rows).bit_length()
+    at_once = max(1, _MAX_SCRATCH // (4 << room))
+    if columns > at_once:
+        found = []
+        for first in range(0, columns, at_once):
+            some = between[first : first + at_once]
+            found += cells_of(data, starts[first * step :], step, some, rows)
+        return found
     slots = _scratch("slots", columns * 4 << room).view(np.int32)
     words = _scratch("words", columns * 8 * rows).view(np.int64)
     lengths = _scratch("lengths", columns * 4 * rows).view(np.int32)
