@@ -6,6 +6,7 @@ import pytest
 from helpers import random_state
 
 from densor.codec.levels import level_settings
+from densor.codec.table import cells as table_cells
 from densor.codec.table import contexts
 from densor.codec.table.cells import rows_of
 from densor.codec.table.decoder import open_decoder
@@ -22,6 +23,7 @@ from densor.codec.table.layout import Layout
 from densor.codec.table.prefix_code import code_of, lengths_for
 from densor.codec.table.state import PADDING, QUICK
 from densor.codec.table.symbol_kernels import fill_table, put_codes, take_codes
+from densor.errors import FormatError
 
 _FIRST_DAY, _LAST_DAY = -719162, 2932896  # of the years 1 to 9999
 
@@ -57,6 +59,26 @@ def test_rows_and_cells_are_found_wherever_they_stand(ending: bytes, quotes: flo
         out = np.full(len(text), 0xA5, np.uint8)
         open_decoder(coder.model()).decode(coder.encode(np.frombuffer(text, np.uint8), 0), out)
         assert out.tobytes() == text
+
+
+@pytest.mark.parametrize("every", [2, 9, 40])
+@pytest.mark.parametrize("cells", [3, 200])
+def test_pieces_stand_where_they_stood(every: int, cells: int) -> None:
+    lines = [b"%d,1%03d" % (i % cells, i % 7) if i % every else b"#" for i in range(1, 400)]
+    text = b"\n".join(lines) + b"\n"
+    coder = TableCoder(Layout(2), level_settings(3))
+    payload = coder.encode(np.frombuffer(text, np.uint8), 0)
+    assert payload.size < len(text)
+    for more in (0, -1, 1, -len(text) // 2):
+        memory = np.full(len(text) + 64, 0xA5, np.uint8)
+        out = memory[: len(text) + more]
+        if more:
+            with pytest.raises(FormatError):
+                open_decoder(coder.model()).decode(payload, out)
+        else:
+            open_decoder(coder.model()).decode(payload, out)
+            assert out.tobytes() == text
+        assert (memory[out.size :] == 0xA5).all()
 
 
 def test_a_last_row_without_its_end_is_no_row() -> None:
@@ -98,6 +120,24 @@ def test_many_different_cells_are_numbered_as_they_come() -> None:
     known: dict[bytes, int] = {}
     assert second.ids.tolist() == [known.setdefault(name, len(known)) for name in names]
     assert [second.text(i) for i in range(len(known))] == list(known)
+
+
+def test_columns_are_numbered_some_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(table_cells, "_MAX_SCRATCH", 2 * 4 << 8)  # of two columns of 100 rows
+    asked: list[int] = []
+
+    def scratch(_: str, size: int) -> npt.NDArray[np.uint8]:
+        asked.append(size)
+        return np.empty(size, np.uint8)
+
+    monkeypatch.setattr(table_cells, "_scratch", scratch)
+    rows = [[b"%d" % (i * i % 10**k) for k in range(7)] for i in range(100)]
+    text = b"".join(b",".join(row) + b"\n" for row in rows)
+    found = rows_of(np.frombuffer(text, np.uint8), Layout(7))
+    assert found is not None
+    for column, one in enumerate(found.cells()):
+        assert [one.text(i) for i in one.ids] == [row[column] for row in rows]
+    assert max(asked) <= 2 * 4 << 8
 
 
 @pytest.mark.parametrize("kind", [DAYS, SECONDS, SECONDS_SPACE, SECONDS_ZULU])

@@ -116,6 +116,13 @@ def cells_of(
     `starts[(c + 1) step:]`.
     """
     columns, room = len(between), (2 * rows).bit_length()
+    at_once = max(1, _MAX_SCRATCH // (4 << room))
+    found: list[Cells] = []
+    if columns > at_once:
+        for first in range(0, columns, at_once):
+            some = between[first : first + at_once]
+            found += cells_of(data, starts[first * step :], step, some, rows)
+        return found
     slots = _scratch("slots", columns * 4 << room).view(np.int32)
     words = _scratch("words", columns * 8 * rows).view(np.int64)
     lengths = _scratch("lengths", columns * 4 * rows).view(np.int32)
@@ -124,7 +131,6 @@ def cells_of(
     sizes, counts = np.empty(columns, np.int64), np.empty(columns, np.int64)
     where = starts, step, rows, np.array(between, np.int64), slots
     intern_columns(data, *where, words, lengths, places, ids.reshape(-1), sizes, counts)
-    found = []
     for column, count in enumerate(counts.tolist()):
         cells = slice(column * rows, column * rows + count)
         each = places[cells].copy(), lengths[cells].copy(), words[cells].copy()

@@ -23,6 +23,7 @@ join_cells, join_rows, joined_size, lay_out_cells = deferred(
 
 
 _OTHER_SIZE = "chunk of a table does not have its size"
+_OFTEN = 1 / 16  # pieces to a row, with which sizes are not added up from piece to piece
 
 
 class Column(NamedTuple):
@@ -104,13 +105,16 @@ class Text:
         self._bases, self._offsets, self._blob = joined_cells(columns)
         alone = len({id(column.cells) for column in columns}) == len(columns)
         self._are_few = alone and 2 * self._offsets.size <= self._ids.size  # cells that are shared
+        self._often = head.gaps.size > _OFTEN * head.rows
         self._literals = literals_of(layout)
         self._ending = np.frombuffer(b"\r\n" if layout.returns else b"\n", np.uint8)
 
     def write(self, out: Bytes) -> None:
         """Fills `out`; FormatError where the text has another size."""
-        head = self._head
-        at = self._put(self._layout.names if head.named else b"", out, 0)
+        head, names = self._head, self._layout.names if self._head.named else b""
+        if self._often and len(names) + len(head.pieces) + self._size(0, head.rows) > out.size:
+            raise FormatError(_OTHER_SIZE)
+        at = self._put(names, out, 0)
         row = begin = 0
         for gap, length in zip(head.gaps.tolist(), head.lengths.tolist(), strict=True):
             at = self._rows(row, row + gap, out, at)
@@ -134,18 +138,22 @@ class Text:
         most = lay_out_cells(*where, self._ending, self._layout.separator, MAX_BYTES, cells)
         return int(most), cells
 
+    def _size(self, first: int, last: int) -> int:
+        """Bytes of some rows."""
+        layout, grid = self._layout, (self._ids, self._head.rows, first, last)
+        cells = int(joined_size(*grid, layout.columns, self._bases, self._offsets))
+        return cells + (last - first) * (int(self._literals[1][-1]) + layout.ending)
+
     def _rows(self, first: int, last: int, out: Bytes, at: int) -> int:
         layout, step = self._layout, self._head.rows
-        if layout.separated and last - first > 1 and self._are_few:
+        if layout.separated and self._are_few and not self._often:
             most, cells = self._cells
             sides = self._bases, cells, self._blob, self._ending, layout.separator
             first, at = join_cells(self._ids, step, first, last, most, *sides, out.size, out, at)
-        where = self._bases, self._offsets
-        size = int(joined_size(self._ids, step, first, last, layout.columns, *where))
-        size += (last - first) * (int(self._literals[1][-1]) + layout.ending)
-        if at + size > out.size:
+        if not self._often and at + self._size(first, last) > out.size:
             raise FormatError(_OTHER_SIZE)
         separator = layout.separator if layout.separated else -1
         grid = self._ids, step, first, last, layout.columns, separator
+        where = self._bases, self._offsets, self._blob
         between = *self._literals, layout.ending, out.size
-        return int(join_rows(*grid, *where, self._blob, *between, out, at))
+        return int(join_rows(*grid, *where, *between, out, at))
