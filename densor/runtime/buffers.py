@@ -179,6 +179,8 @@ class NewBytes:
 
     def __init__(self, size: int) -> None:
         self._object = ctypes.c_void_p()  # the only reference; empty once it was handed out
+        if size > sys.maxsize - _BYTES_HEAD - 1:  # which would become negative on its way
+            raise MemoryError(f"not enough memory for {size} bytes")
         self.size = size
         create = ctypes.pythonapi.PyBytes_FromStringAndSize
         create.restype, create.argtypes = ctypes.c_void_p, (ctypes.c_char_p, ctypes.c_ssize_t)

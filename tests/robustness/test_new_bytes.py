@@ -45,6 +45,12 @@ def test_nothing_is_put_outside() -> None:
     del made  # without an end, nothing is left behind
 
 
+@pytest.mark.parametrize("size", [sys.maxsize, 1 << 63, 1 << 64])
+def test_sizes_that_no_memory_has(size: int) -> None:
+    with pytest.raises(MemoryError):
+        NewBytes(size)
+
+
 def test_a_file_in_memory_grows_and_is_written_anew() -> None:
     for guess in (0, 100, 1 << 22):
         file = MemoryFile(guess)
