@@ -13,7 +13,6 @@ from densor.codec.table.dictionary import (
     MISSING,
     NUMBERS,
     PADDED,
-    QUOTED,
     SECONDS,
     SECONDS_SPACE,
     SECONDS_ZULU,
@@ -23,7 +22,7 @@ from densor.codec.table.dictionary import (
 from densor.codec.table.layout import I32, I64, MAX_CELLS, Layout
 from densor.codec.table.literals import literals_of
 from densor.codec.table.packing import Packer
-from densor.codec.table.state import PADDING
+from densor.codec.table.state import PADDING, QUOTED
 from densor.codec.table.wire import Writer
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError

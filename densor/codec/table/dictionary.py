@@ -9,7 +9,7 @@ import numpy as np
 
 from densor.codec.batch import Bytes
 from densor.codec.table.layout import I64, MAX_BYTES
-from densor.codec.table.state import PADDING
+from densor.codec.table.state import MAX_DECIMALS, MAX_VALUE, PADDING, QUOTED, TRIMMED
 from densor.codec.table.wire import Reader
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
@@ -18,10 +18,7 @@ write_numbers, write_times = deferred("densor.codec.table.kernels", "write_numbe
 
 TEXTS, NUMBERS, DAYS, SECONDS, SECONDS_SPACE, SECONDS_ZULU = range(6)  # kinds of dictionaries
 MISSING = -(1 << 40)  # the number of a cell that is none
-MAX_DECIMALS = 18
-MAX_VALUE = 10**18
-TRIMMED, QUOTED = 32, 64  # beside the decimals: without zeros at the end; between quotes
-PADDED = 128  # behind blanks, as wide as the column
+PADDED = 128  # beside `TRIMMED`: behind blanks, as wide as the column
 _TIMES = {DAYS: ("D", b"", b""), SECONDS: ("s", b"T", b""), SECONDS_SPACE: ("s", b" ", b""),
           SECONDS_ZULU: ("s", b"T", b"Z")}  # fmt: skip
 _MIN_TIME, _MAX_TIME = -62135596800, 253402300799  # seconds of the years 1 to 9999

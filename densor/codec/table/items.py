@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.table.dictionary import MAX_DECIMALS, TEXTS, Cells, joined, take_values
+from densor.codec.table.dictionary import TEXTS, Cells, joined, take_values
 from densor.codec.table.layout import I64
-from densor.codec.table.state import PADDING
+from densor.codec.table.state import MAX_DECIMALS, PADDING
 from densor.codec.table.wire import Reader
 from densor.errors import FormatError
 

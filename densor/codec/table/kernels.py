@@ -3,6 +3,7 @@
 import numba
 from numba import types
 
+from densor.codec.table.state import MAX_DECIMALS, MAX_VALUE, QUOTED, TRIMMED
 from densor.entropy.intrinsics import find_either, load_u64, store_u64, trailing_zeros
 from densor.entropy.jit import I32, I64, R8, W8, index, inlined, kernel
 
@@ -10,8 +11,6 @@ int64, uint64 = numba.int64, numba.uint64
 
 _LF, _CR = 10, 13
 _MULTIPLIER = 0x9E3779B97F4A7C15
-_DIGITS = 18  # of a number, at most
-_MAX_VALUE = 10**_DIGITS
 _LENGTH_BITS = 26  # of a cell with what is behind it
 _BLOCK = 64  # bytes that are looked at at once for separators
 _FIRST_SLOTS = 1 << 10  # of a column whose cells are numbered; more where many differ
@@ -392,7 +391,7 @@ def read_numbers(data, places, lengths, quote, values, decimals):
         digits = int64(0)
         point = int64(-1)
         begin = at
-        good = 0 < end - at <= _DIGITS + 1
+        good = 0 < end - at <= MAX_DECIMALS + 1
         while good and at < end:
             c = int64(data[index(at)])
             if c == 46 and point < 0 and at > begin and at + 1 < end:
@@ -404,7 +403,7 @@ def read_numbers(data, places, lengths, quote, values, decimals):
                 good = False
             at += 1
         whole = (point if point >= 0 else end) - begin
-        if not good or digits > _DIGITS or (whole > 1 and data[index(begin)] == 48):
+        if not good or digits > MAX_DECIMALS or (whole > 1 and data[index(begin)] == 48):
             decimals[index(cell)] = -1
             values[index(cell)] = 0
             continue
@@ -425,7 +424,7 @@ def scale_numbers(values, decimals):
 
     Takes what `read_numbers` sets, and sets `decimals` to 1 for the numbers that are written so,
     whose `values` are then integers over one power of ten, to 0 for the others, whose are 0.
-    Returns that power, 32 more if zeros at the end are left out, 64 more for quotes.
+    Returns that power, with `TRIMMED` if zeros at the end are left out, and `QUOTED`.
     """
     good = int64(0)
     quoted = int64(0)
@@ -435,7 +434,7 @@ def scale_numbers(values, decimals):
             good += 1
             quoted += decimals[index(i)] >> 5 & 1
             most = max(most, decimals[index(i)] & 31)
-    if 2 * good <= values.size or most > _DIGITS:
+    if 2 * good <= values.size or most > MAX_DECIMALS:
         return int64(-1)
     quotes = int64(2 * quoted > good)
     trimmed = int64(0)
@@ -455,13 +454,13 @@ def scale_numbers(values, decimals):
         if fits:
             for _ in range(most - (found & 31)):
                 scale *= 10
-            fits = abs(values[index(i)]) < _MAX_VALUE // scale
+            fits = abs(values[index(i)]) < MAX_VALUE // scale
         decimals[index(i)] = int64(fits)
         values[index(i)] = values[index(i)] * scale if fits else int64(0)
         good += fits
     if 2 * good <= values.size:
         return int64(-1)
-    return most | (32 if trims else 0) | quotes << 6
+    return most | (TRIMMED if trims else 0) | (QUOTED if quotes else 0)
 
 
 @kernel(types.int64(I32, *[types.int64] * 4, I64, I64))

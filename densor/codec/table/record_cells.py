@@ -7,11 +7,11 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.table.cells import Cells, Dictionary, Rows
-from densor.codec.table.dictionary import MAX_VALUE, TEXTS
+from densor.codec.table.dictionary import TEXTS
 from densor.codec.table.items import BIG_ENDIAN, FLOATS, INTEGERS, floats_of
 from densor.codec.table.layout import I64, MAX_CELLS, Layout
 from densor.codec.table.packing import Packer
-from densor.codec.table.state import PADDING
+from densor.codec.table.state import MAX_VALUE, PADDING
 from densor.dtypes import SIZES
 
 _MAX_DECIMALS = 9  # that are looked for
