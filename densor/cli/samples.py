@@ -5,7 +5,7 @@ The numbers are normal, with a scale of their own in each row, as weights of a n
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -97,7 +97,7 @@ def round_trip(name: str, level: int, size: int, threads: int) -> Trip:
 def delta_trip(level: int, size: int, threads: int) -> Trip:
     """BF16 numbers coded against others of which a tenth differs."""
     base = SAMPLES["BF16"].make(size)
-    return _timed("BF16 --base", level, changed(base), threads, dtype="bf16", base=base)
+    return _timed(CHANGED, level, changed(base), threads, dtype="bf16", base=base)
 
 
 def _timed(name: str, level: int, data: Array, threads: int, **options: Any) -> Trip:
@@ -115,9 +115,19 @@ def _digest(data: Array) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(data)).digest()
 
 
-def trips(levels: Sequence[int], names: Sequence[str], size: int) -> Iterator[Trip]:
-    """All samples of these names at these levels, with one thread; the slow levels on little."""
-    for level in levels:
-        for name in names:
-            yield round_trip(name, level, size if level < 9 else size // 16, 1)
-        yield delta_trip(level, size if level < 9 else size // 16, 1)
+CHANGED = "BF16 --base"  # in place of a sample: BF16 numbers against others
+
+
+def all_at(levels: Sequence[int]) -> list[tuple[str, int]]:
+    """Names of all samples, and `CHANGED`, with each of these levels."""
+    return [(name, level) for level in levels for name in (*SAMPLES, CHANGED)]
+
+
+def trips(chosen: Iterable[tuple[str, int]], size: int) -> Iterator[Trip]:
+    """Samples at levels, as `all_at` lists them, with one thread; the slow levels on little."""
+    for name, level in chosen:
+        given = size if level < 9 else size // 16
+        if name == CHANGED:
+            yield delta_trip(level, given, 1)
+        else:
+            yield round_trip(name, level, given, 1)
