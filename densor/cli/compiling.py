@@ -67,16 +67,10 @@ def _made(kernels: Sequence[tuple[str, str]], level: str, folder: Path) -> list[
         return _put(kernels, level, folder)
     chosen = kernel_files.LEVELS[level]
     settings = {"NUMBA_CPU_NAME": chosen.cpu, "NUMBA_CPU_FEATURES": chosen.features}
-    made = []
+    made, count = [], processes()
+    parts = [json.dumps([kernels[number::count], level, str(folder)]) for number in range(count)]
     with contextlib.ExitStack() as helpers:
-        running = [
-            helpers.enter_context(
-                _helper(
-                    "kernels", json.dumps([kernels[number::count], level, str(folder)]), **settings
-                )
-            )
-            for number in range(count := processes())
-        ]
+        running = [helpers.enter_context(_helper("kernels", part, **settings)) for part in parts]
         for process in running:
             assert process.stdout is not None
             made += [Path(line) for line in process.stdout.read().splitlines()]

@@ -81,13 +81,9 @@ def _made_apart(module: str, name: str) -> Function | None:
         return None
     code = f"from densor.entropy import deferred; deferred.ready({module!r}, {name!r})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-P", "-c", code]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(
-            [sys.executable, "-P", "-c", code],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            check=True,
-        )
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=True)
     return on_disk(module, name)
 
 

@@ -1,9 +1,9 @@
 """Files of compiled kernels: those kept on this machine, and those that the package brings along.
 
-What is compiled is kept beside its source, or where `NUMBA_CACHE_DIR` says. A package that was built
-on a machine with a compiler (`setup.py`) also has kernels in its folder `kernels`, for the processor
-that it was built on or for any that has the instructions of a level, such as "x86-64-v3"; they are
-taken where nothing was compiled here.
+What is compiled is kept beside its source, or where `NUMBA_CACHE_DIR` says. A package that was
+built from its sources has kernels in its folder `kernels` (`setup.py`), for the processor that it
+was built on or for any that has the instructions of a level, such as "x86-64-v3"; they are taken
+where nothing was compiled here.
 
 A file is used only if all that it was made from is unchanged: the sources of the kernel's module
 and of those that it imports, and the processor; of those kept here, also the versions of Python,
