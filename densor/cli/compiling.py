@@ -27,7 +27,7 @@ def processes() -> int:
     return max(1, min(_PROCESSES, cores()))
 
 
-def warm(levels: Sequence[int], said: Callable[[Trip], None]) -> None:
+def warm(levels: Sequence[int], said: Callable[[Trip], object]) -> None:
     """Sends all samples through these levels; `said` gets each that came back."""
     count = processes()
     with contextlib.ExitStack() as helpers:

@@ -55,6 +55,12 @@ def _masked(data: Array) -> Array:
     return found
 
 
+def _mixed(size: int) -> Array:
+    """As in a file of a format that nobody knows: weights of two types after some text."""
+    parts = (_text(size)[1:], _rows(size // 2, np.float32), _bf16(size // 2), _text(size // 2))
+    return np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
+
+
 def _text(size: int) -> Array:
     words = np.array(_WORDS.split(b" "), dtype=object)
     random = np.random.default_rng(2)
@@ -95,6 +101,7 @@ LESSER = {  # what else is in files of weights, and takes other kernels
     "INT64": Sample(lambda size: np.arange(size // 8, dtype=np.int64)),
     "masked FP32": Sample(lambda size: _masked(_rows(size // 4, np.float32))),
     "unknown bytes": Sample(lambda size: _rows(size // 4, np.float32).view(np.uint8), told=False),
+    "mixed bytes": Sample(lambda size: _mixed(size // 4), told=False),
     "small BF16": Sample(lambda size: _bf16(size >> 5), "bf16"),
     "small FP32": Sample(lambda size: _rows(size >> 7, np.float32)),
     "small INT64": Sample(lambda size: np.arange(size >> 7, dtype=np.int64)),
