@@ -144,5 +144,7 @@ def many() -> Made:
     heads = b"".join(struct.pack("<BI", 1, len(part)) for part in zeros)
     payload = heads + b"".join(zeros)
     yield replace(few, payload=payload, size=3 * count)
-    model = bytes([5, 2]) + struct.pack("<HBBII", 2, 0, 0, 0, 0) + struct.pack("<HBBII", 1, 2, 0, 0, 0)
+    model = (
+        bytes([5, 2]) + struct.pack("<HBBII", 2, 0, 0, 0, 0) + struct.pack("<HBBII", 1, 2, 0, 0, 0)
+    )
     yield CodecCase("telling-joined-many-blocks", model, payload, 3 * count)

@@ -59,7 +59,9 @@ class Chunk:
                 form = page.kind & 3 | (page.kind & 4) << 3 | 4 * page.outside
                 form |= 8 * (page.levels is not None) | 16 * (page.indices is not None)
                 out += bytes([form]) + number(page.header) + number(page.values)
-                out += bytes([page.bits]) + b"".join(map(number, page.blocks)) * (page.kind in DELTA)
+                out += bytes([page.bits]) + b"".join(map(number, page.blocks)) * (
+                    page.kind in DELTA
+                )
                 out += page.way + listed(page.levels) + listed(page.indices)
         lists += self.more
         return packed(out) + number(len(lists)) + numbers(lists)
@@ -140,7 +142,30 @@ def columns_of_pages(rng: Random) -> Made:
 
 def repeats(rng: Random, size: int) -> bytes:
     """Bytes with matches and literals of lengths at the bounds between ways to write them."""
-    lengths = (3, 4, 5, 11, 12, 13, 18, 19, 20, 59, 60, 61, 63, 64, 65, 66, 67, 68, 69, 75, 131, 132)
+    lengths = (
+        3,
+        4,
+        5,
+        11,
+        12,
+        13,
+        18,
+        19,
+        20,
+        59,
+        60,
+        61,
+        63,
+        64,
+        65,
+        66,
+        67,
+        68,
+        69,
+        75,
+        131,
+        132,
+    )
     fresh = (1, 2, 3, 14, 15, 16, 17, 29, 30, 31, 59, 60, 61, 62)
     out = bytearray(rng.randbytes(rng.choice(fresh)))
     while len(out) < size:
@@ -195,7 +220,9 @@ def compressed(rng: Random) -> Made:
         for way in (15, 64):
             yield plain(data[:size], bytes([way])).case(f"size-{way}-{size}")
     data = b"".join(bytes(rng.choices(b"abcdefgh", k=6)) * 3 for _ in range(30)) + bytes(65000)
-    yield plain(data + data[:500] + bytes(rng.choices(b"xyz", k=200)), b"\x40").case("long-64-mixed")
+    yield plain(data + data[:500] + bytes(rng.choices(b"xyz", k=200)), b"\x40").case(
+        "long-64-mixed"
+    )
 
 
 def of_gzip(rng: Random) -> Made:
@@ -304,7 +331,9 @@ def of_differences(rng: Random) -> Made:
             yield Chunk([(numbers_, values)]).case(f"deltas-{width}-{bits}-{name}")
     for size, parts in ((0, 1), (8, 0), (8, 2), (12, 1), (2**16, 1), (2**16 + 8, 1), (16, 2)):
         one = page(pages.DELTAS, 3, bits=32, blocks=(size, parts))
-        yield Chunk([(column(4, [one]), [bytes(4), b"1234", b"5678"])]).case(f"blocks-{size}-{parts}")
+        yield Chunk([(column(4, [one]), [bytes(4), b"1234", b"5678"])]).case(
+            f"blocks-{size}-{parts}"
+        )
     one = page(pages.DELTAS, 2, bits=32, blocks=(2**16, 2**13))
     yield Chunk([(column(4, [one]), [bytes(4), b"1234"])]).case("parts-most")
     texts = [b"a", b"abc", b"abcd", b"", b"abcdefgh" * 20, b"abcdefgh" * 20, b"b" * 130, b"bb"]

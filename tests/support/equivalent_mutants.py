@@ -114,6 +114,36 @@ EQUIVALENT = (
         "kinds 13 to 31 were refused before",
     ),
     Equivalent(
+        "huffman",
+        "if first >= last:",
+        ("first >= last -> first > last",),
+        "one symbol alone is refused for that, too",
+    ),
+    Equivalent(
+        "huffman",
+        "if len(lengths) < 2:",
+        ("2 -> 1",),
+        "one code alone is half of all at most, which is refused as well",
+    ),
+    Equivalent(
+        "huffman",
+        "code, previous = 0, 0",
+        ("0 -> 1 (2)", "0 -> -1 (2)"),
+        "no shift changes a code of 0",
+    ),
+    Equivalent(
+        "huffman",
+        "table = [(0, 0)] * (1 << MAX_CODE_LENGTH)",
+        ("0 -> 1 (1)", "0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)", "1 -> 2"),
+        "codes are complete: all is set, and what is more is not looked up",
+    ),
+    Equivalent(
+        "huffman",
+        "while available < MAX_CODE_LENGTH and position < len(data):",
+        ("available < MAX_CODE_LENGTH -> available <= MAX_CODE_LENGTH",),
+        "a bit more that is taken early is not looked at",
+    ),
+    Equivalent(
         "byte_cm",
         "twice = min(pair_of_counts) > 0 and sum(pair_of_counts) <= 17",
         (
@@ -235,6 +265,12 @@ EQUIVALENT = (
     ),
     Equivalent(
         "audio_cascade",
+        "s = uz.at(i, k - i) if k >= i else zu.at(k, i - k)",
+        ("k >= i -> k > i",),
+        "without a lag both are sums of the same products",
+    ),
+    Equivalent(
+        "audio_cascade",
         "m = [[0] * n for _ in range(n)]",
         ("0 -> 1", "0 -> -1"),
         "the upper half is set, the other is not read",
@@ -267,7 +303,10 @@ EQUIVALENT = (
         "audio_cascade",
         "negative = 1 - counters.decide((32 * m + "
         "(part if unit < 3 else 0), 32 * fast, 32 * m), 0)",
-        ("32 -> 33 (1)", "32 -> 33 (2)", "32 -> 33 (3)", "32 -> 31 (2)", "32 -> 31 (3)"),
+        (
+            *("32 -> 33 (1)", "32 -> 33 (2)", "32 -> 33 (3)", "32 -> 31 (2)", "32 -> 31 (3)"),
+            *("0 -> 1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        ),
         "different contexts stay different, and those of node 0 have nothing else",
     ),
     Equivalent(
