@@ -8,7 +8,7 @@ import itertools
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from random import Random
 
 import zstandard
@@ -113,6 +113,7 @@ def bits_of(found: Sequence[bool]) -> bytes:
 def page(kind: int, values: int, way: bytes = b"\0", bits: int = 0, **more: object) -> Page:
     """A page without a header, unless that is among `more`."""
     others: dict[str, object] = {"header": 0, "outside": False, "levels": None, "indices": None}
+    others["blocks"] = 0, 0
     return Page(kind=kind, values=values, bits=bits, way=way, **others | more)  # type: ignore[arg-type]
 
 
@@ -176,6 +177,12 @@ def repeats(rng: Random, size: int) -> bytes:
     return bytes(out[:size])
 
 
+def phrases(rng: Random, count: int) -> bytes:
+    """Phrases that come again in another order."""
+    found = [bytes(rng.choices(b"0123456789abcdef", k=7)) for _ in range(count)]
+    return b"".join(found + rng.sample(found, count) + rng.sample(found, count))
+
+
 def some_bytes(rng: Random) -> Iterator[tuple[str, bytes]]:
     """What is compressed."""
     for size in range(11, 20):
@@ -192,6 +199,33 @@ def some_bytes(rng: Random) -> Iterator[tuple[str, bytes]]:
     for begin in range(5):  # matches that go back to the first byte
         phrase = b"a phrase that comes again"
         yield f"back-{begin}", bytes(range(begin)) + phrase + b"\xff" * 70 + bytes(1) + phrase * 2
+    for length in (*range(50, 64), *range(240, 262)):
+        yield f"literal-{length}", bytes(i * 7 & 255 for i in range(length)) + b"\1" * 40
+    for length in (
+        60,
+        63,
+        64,
+        65,
+        66,
+        67,
+        68,
+        70,
+        100,
+        128,
+        129,
+        130,
+        140,
+        191,
+        192,
+        193,
+        194,
+        200,
+    ):
+        fresh = bytes(i * 7 & 255 for i in range(length))
+        yield f"misses-{length}", fresh + b"abcde" * 4 + fresh[::-1] + b"abcde" * 4
+        yield f"few-{length}", bytes(rng.choices(b"abc", k=length))
+    for turn in range(4):  # places that are taken by others
+        yield f"phrases-{turn}", phrases(rng, 150)
     for between in (2030, 2040, 2045, 2046, 2047, 2048, 2049, 2050):
         yield f"far-{between}", b"ABCDEFG" + bytes(between - 7) + b"ABCDEFG" + b"and some more...."
 
@@ -215,6 +249,9 @@ def compressed(rng: Random) -> Made:
         for way in (15, 47, 64):
             yield plain(data + b"and what is behind", bytes([way])).case(f"long-{way}-{back}")
             yield plain(data + bytes(900), bytes([way])).case(f"longer-{way}-{back}")
+    for size in (65545, 65546, 65547, 65548, 66000):
+        data = phrases(rng, 150)
+        yield plain(data + bytes(size - len(data)), b"\x40").case(f"phrases-of-{size}")
     for size in (65535, 65536, 65537, 65546, 65547, 65548):
         data = (phrase + b"this is not all the same" + bytes(range(40))) * 800
         for way in (15, 64):
@@ -265,7 +302,9 @@ def of_runs(rng: Random) -> Made:
         yield indices(list(range(high)) * 3, 2).case(f"index-{high}")
     rows = [0, 0, 0, 1, 2, 3, 1, 1, 1, 1, 2, 2]
     for name, cut in cuts_of(len(rows)):
-        yield indices(rows, 2, list(cut)).case(f"cut-{name}")
+        chunk = indices(rows, 2, list(cut))
+        like = indices(rows, 2, list(LIKE[name])).case("") if name in LIKE else None
+        yield replace(chunk, size=like.size if like else 0).case(f"cut-{name}")
         truths = column(pages.BITS, [page(pages.RUNS, 12, indices=list(cut))])
         bits = [bytes([row & 1]) for row in rows]
         yield Chunk([(truths, bits)]).case(f"cut-truths-{name}")
@@ -274,6 +313,12 @@ def of_runs(rng: Random) -> Made:
             found = [b"x" if row else None for row in rows]
             levels = column(1, [one], optional=True, missing=True)
             yield Chunk([(levels, found)]).case(f"cut-levels-{outside}-{name}")
+    for cut in ([0], [1], [0, 2], []):
+        some = [page(pages.DICTIONARY, 0), page(1, 12, bits=2), page(1, 0, bits=2, indices=cut)]
+        values: Values = [b"%c" % (97 + row) for row in rows]
+        like = Chunk([(column(1, [*some[:2], page(1, 0, bits=2)]), values)]).case("")
+        chunk = Chunk([(column(1, some), values)], size=like.size)
+        yield chunk.case(f"none-{'-'.join(map(str, cut))}")
     for order in ([0, 1, 2, 3], [3, 1, 0, 2], [0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 4], [-1, 0, 1, 2]):
         chunk = indices(rows, 2)
         chunk.columns[0][0].order = order
@@ -283,26 +328,36 @@ def of_runs(rng: Random) -> Made:
 def cuts_of(rows: int) -> Iterator[tuple[str, list[int]]]:
     """How runs of 12 values are cut, in good ways and bad ones; see (3)."""
     yield "packed", [0, 5]
-    yield "packed-1", [0, 3, 5]
+    yield "packed-two", [0, 3, 3]
+    yield "nine", [0, 6, 5]
+    yield "nine-2", [0, 6, 3, 2]
+    yield "over-first", [2, 4, 3, 5]
+    yield "over-last", [2, 3, 4, 5]
     yield "equal", [0, 6, 3, 2, 4]
     yield "each", [0, *[2] * rows]
     yield "behind", [4, 0, 1, 1, 0, 5]
     yield "behind-most", [2, 3, 3, 5]
-    yield "behind-over", [2, 3, 4, 5]
     yield "behind-under", [2, 3, -1, 5]
-    yield "behind-255", [255, *[1] * 255, 67]
-    yield "behind-256", [256, *[1] * 256, 67]
+    yield "most-255", [255, *[1] * 255, 69]
+    yield "over-256", [256, *[1] * 256, 69]
     yield "behind-missing", [3, 1, 1]
     yield "behind-alone", [2, 1, 1]
     yield "behind-own", [1, 1, 26]
     for name, heads in {
-        "nothing": [], "short": [3], "long": [7], "longer": [5, 2], "end": [6, 18], "beyond": [6, 20],
-        "zero": [0, 5], "one": [1, 5], "half": [6, 5, 3], "all": [24], "over": [26], "rest": [8, 3],
-        "rest-2": [8, 5], "negative": [-2, 5], "odd": [-1, 5],
+        "nothing": [], "short": [3], "long": [7], "longer": [5, 2], "end": [6, 18],
+        "beyond": [6, 20], "zero": [0, 5], "one": [1, 5], "half": [6, 5, 3], "all": [24],
+        "over": [26], "rest": [8, 3], "eight": [6, 2, 3], "eight-2": [6, 2, 5],
+        "one-more": [2, 2, 2, 1, 3, 3], "negative": [-2, 5], "odd": [-1, 5],
     }.items():  # fmt: skip
         yield name, [0, *heads]
     yield "empty", []
     yield "count", [-1, 5]
+
+
+LIKE = {  # what would be as long, if it were not refused
+    "over-first": [2, 3, 3, 5], "over-last": [2, 3, 3, 5], "over-256": [255, *[1] * 255, 69],
+    "one-more": [0, 2, 2, 2, 3, 3], "eight-2": [0, 6, 2, 3],
+}  # fmt: skip
 
 
 def indices(rows: list[int], bits: int, cut: list[int] | None = None) -> Chunk:
@@ -379,6 +434,15 @@ def of_fields(rng: Random) -> Made:
     twice = [page(0, 0), page(0, 0), page(1, 12, bits=2)]
     for form in range(3):
         yield Chunk([(column(4, twice), shown[4])], form=form).case(f"dictionaries-{form}")
+    for count in (7, 8, 9, 15, 16, 17):
+        truths = [b"\1", b"\0", b"\1", *[b"\1"] * 15][:count]
+        yield Chunk([(column(pages.BITS, [page(2, count)]), truths)]).case(f"bits-{count}")
+        maybe = column(3, [page(2, count)], optional=True, missing=True)
+        some_ = [None if i % 3 else b"abc" for i in range(count)]
+        yield Chunk([(maybe, some_)]).case(f"maybe-{count}")
+    every = page(pages.RUNS, 12, outside=True, levels=[0, 24], indices=[0, 5])
+    yield Chunk([(column(pages.BITS, [every], optional=True), shown[-1])]).case("all-lists")
+    yield Chunk([(column(1, [page(pages.SPLIT, 12)]), [b"x"] * 12)]).case("split-1")
     truth = column(pages.BITS, [page(pages.PLAIN, 12)])
     yield Chunk([(truth, shown[-1]), (column(0, [page(2, 12)]), shown[0])]).case("two")
     yield from bad_contents()
@@ -423,8 +487,9 @@ def of_many() -> Made:
         made = [page(2, 0)] * (count - 1) + [page(2, 1)]
         yield Chunk([(column(1, made), [b"x"])], rest=bytes(2**17)).case(f"pages-{count}")
     made = [page(2, 0)] * (2**15) + [page(2, 1)]
-    two = [(column(1, made), [b"x"]), (column(1, made), [b"x"])]
-    yield Chunk(two, rest=bytes(2**17)).case("pages-of-two")
+    two = [(column(1, made), [b"x"]), (column(1, made[1:]), [b"x"])]
+    yield Chunk(two, rest=bytes(2**17)).case("pages-of-two-beyond")
+    yield Chunk(two[1:] * 2, rest=bytes(2**17)).case("pages-of-two-most")
     for width in (65534, 65535, 65536):
         yield Chunk([(column(width, [page(2, 1)]), [bytes(width)])]).case(f"width-{width}")
     for count in (64, 65):
