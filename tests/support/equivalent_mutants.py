@@ -127,6 +127,12 @@ EQUIVALENT = (
     ),
     Equivalent(
         "pages",
+        'word = int.from_bytes(data[at : at + 4], "little") * 0x1E35A7BD % 2**32',
+        ("4 -> 5",),
+        "what a fifth byte adds is a multiple of 2^32",
+    ),
+    Equivalent(
+        "pages",
         "length = 4",
         ("4 -> 3",),
         "four bytes agree",
@@ -202,6 +208,12 @@ EQUIVALENT = (
             ("while size >= 13:", ("13 -> 12",), "of 12 bytes the first place is beyond the limit"),
             ("length = 4", ("4 -> 3",), "four bytes agree"),
         )
+    ),
+    Equivalent(
+        "blocks",
+        "before = [field.size if field.order < ORDER_JOINED else 0 for field in fields]",
+        ("0 -> 1", "0 -> -1"),
+        "nothing but 2 is looked for",
     ),
     Equivalent(
         "huffman",
