@@ -4,6 +4,7 @@ import numpy as np
 from numba import types
 
 from densor.codec.planes.search_kernels import _tally
+from densor.codec.spans.chunk_kernels import is_constant
 from densor.codec.spans.split import split_any
 from densor.entropy.jit import I64, R8, W8, W16, W32, kernel
 
@@ -43,7 +44,10 @@ def count_planes(
                 plane = planes[wanted[i] * count : (wanted[i] + 1) * count]
             some = tallies[1024 * i : 1024 * (i + 1)]
             if not apart:
-                _tally(plane, some)
+                if plane[0] == plane[count - 1] and is_constant(plane):
+                    some[plane[0]] += np.uint32(count)
+                else:
+                    _tally(plane, some)
                 continue
             halves[:] = np.uint16(0)
             _tally(plane, halves)

@@ -73,6 +73,17 @@ class EncodedSpan:
         return (self.frames,)
 
 
+class How(NamedTuple):
+    """How planes are coded, as `put_chunks` takes it."""
+
+    layout: int
+    run: int  # elements of a row
+    find: bool  # whether classes are found as the rows are coded
+    ways: Numbers  # int64[3, 8]
+    kinds: npt.NDArray[np.uint8]  # uint8[classes]
+    lengths: npt.NDArray[np.uint8]  # uint8[classes, 256]
+
+
 def frame_room(size: int, chunk: int) -> int:
     """Bytes that the frames of a batch of `size` bytes in chunks of `chunk` bytes may take."""
     return size + t.FRAME * -(-size // chunk)
@@ -109,45 +120,37 @@ def encode_batch(
     elif out.size < room:
         raise ValueError("output buffer too small")
     work = work_space(-(-n // run), min(run * rows, n), size, rows)
-    how = np.zeros((3, 8), np.int64)
+    ways = np.zeros((3, 8), np.int64)
     lengths = np.zeros((CLASSES + t.MOST_PLANES - 1, 256), np.uint8)
     most = CLASSES if classes > 1 else 1
-    found = plan_span(data, layout, size, run, most, careful, noise, how[0], lengths, *work.plan)
+    found = plan_span(data, layout, size, run, most, careful, noise, ways[0], lengths, *work.plan)
     if found < 0:
         return None
-    how[1:] = _MANY_AND_FIRST
-    how[1, 0] = found
-    shape = layout, run, rows, found > 1
-    encoded = put_batch(data, *shape, how, _HUFFMAN, lengths, work.classes, out)
+    ways[1:] = _MANY_AND_FIRST
+    ways[1, 0] = found
+    how = How(layout, run, found > 1, ways, _HUFFMAN, lengths)
+    encoded = put_batch(data, rows, how, work.classes, out)
     if encoded is None or not encoded.made[:, 2].any():
         return encoded
     return replace(encoded, parameters=_parameters(layout, run, lengths, found))
 
 
 def put_batch(
-    data: Bytes,
-    layout: int,
-    run: int,
-    rows: int,
-    find: bool,
-    how: Numbers,
-    kinds: npt.NDArray[np.uint8],
-    lengths: npt.NDArray[np.uint8],
-    classes: npt.NDArray[np.uint8],
-    out: Bytes,
+    data: Bytes, rows: int, how: How, classes: npt.NDArray[np.uint8], out: Bytes
 ) -> EncodedSpan | None:
-    """A batch as its planes are settled, see `chunk_kernels`; its parameters are the caller's.
+    """A batch as its planes are settled; its parameters are the caller's.
 
-    `data`: uint8[], whole elements of the layout; a row has `run` of them, a chunk `rows` rows.
-    `out`: uint8[], of `frame_room` bytes. None where a plane is not constant that should be.
+    `data`: uint8[], whole elements, in chunks of `rows` rows. `classes`: see `put_chunks`. `out`:
+    uint8[], of `frame_room` bytes. None where a plane is not constant that should be.
     """
-    size = LAYOUTS[layout].size
-    chunk = size * run * rows
+    size = LAYOUTS[how.layout].size
+    chunk = size * how.run * rows
     made = np.empty((-(-data.size // chunk), 3), np.int64)
-    work = work_space(0, min(run * rows, data.size // size), size, rows).put
+    work = work_space(0, min(how.run * rows, data.size // size), size, rows).put
     if not put_chunks(
-        data, layout, size, run, rows, find, how, kinds, lengths, classes, out, made, *work
-    ):
+        data, how.layout, size, how.run, rows, how.find, how.ways, how.kinds, how.lengths, classes,
+        out, made, *work,
+    ):  # fmt: skip
         return None
     original = np.full(len(made), chunk)
     original[-1] = data.size - chunk * (len(made) - 1)

@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.batch import Batch, Bytes, CodedBatch, Coding
+from densor.codec.batch import Batch, Bytes, CodedBatch
+from densor.codec.batch import Coding as Coded
 from densor.codec.planes.analyse import Counted
+from densor.codec.planes.classes import Coding
 from densor.codec.planes.encoder import PlanesEncoder
 from densor.codec.planes.params import Classes
-from densor.codec.spans.encode import EncodedSpan, frame_room, put_batch, work_space
+from densor.codec.spans.encode import EncodedSpan, How, frame_room, put_batch, work_space
 from densor.codec.spans.table import Numbers
 from densor.entropy.deferred import deferred
 from densor.runtime.buffers import POOL
-from densor.runtime.workers import Task
 
 count_planes = deferred("densor.codec.spans.count_kernels", "count_planes")
 
@@ -32,10 +33,10 @@ def suits(coder: PlanesEncoder[Any], batch: Batch) -> bool:
     size, row = batch.data.size, coder.run * coder.layout.size
     chunk = batch.chunk_bytes
     whole = chunk % row == 0 and size % coder.layout.size == 0
-    return coder.in_spans and whole and chunk < size and coder.run <= _MOST_OF_RUN
+    return coder.in_spans and whole and 0 < chunk < size and coder.run <= _MOST_OF_RUN
 
 
-def encode(coder: PlanesEncoder[Classes], batch: Batch) -> Coding:
+def encode(coder: PlanesEncoder[Classes], batch: Batch) -> Coded:
     """Counts a batch, settles its codes, and starts coding it."""
     chunks = -(-batch.data.size // batch.chunk_bytes)
     parts = min(batch.workers.threads, chunks)
@@ -83,23 +84,26 @@ class _Frames:
 
 
 class _Spans:
-    """A `Coding` of a batch by parts, each of which is one call."""
+    """A coding of a batch by parts, each of which is one call."""
 
     def __init__(
         self, coder: PlanesEncoder[Classes], batch: Batch, spans: Sequence[tuple[int, int]]
     ) -> None:
         self._coder = coder
-        self._batch = batch
         size, chunk = batch.data.size, batch.chunk_bytes
+        row = coder.run * coder.layout.size
         self._memory = memory = POOL.take(frame_room(size, chunk))
-        how = _How.of(coder, -(-size // (coder.run * coder.layout.size)))
-        self._tasks: list[Task[EncodedSpan]] = [
-            batch.workers.submit(
-                how.put, batch.data[begin:end], begin, chunk,
-                memory[frame_room(begin, chunk) : frame_room(end, chunk)],
-            )
-            for begin, end in spans
-        ]  # fmt: skip
+        how = _how(coder)
+        classes = _classes(coder.codings, -(-size // row))
+
+        def put(begin: int, end: int) -> EncodedSpan:
+            some = np.ascontiguousarray(classes[:, begin // row : -(-end // row)])
+            room = memory[frame_room(begin, chunk) : frame_room(end, chunk)]
+            encoded = put_batch(batch.data[begin:end], chunk // row, how, some, room)
+            assert encoded is not None
+            return encoded
+
+        self._tasks = [batch.workers.submit(put, *span) for span in spans]
 
     def result(self) -> CodedBatch:
         """Waits for all parts."""
@@ -110,46 +114,26 @@ class _Spans:
         return CodedBatch(model, chunks, self._memory, _Frames(parts))
 
 
-@dataclass(frozen=True, eq=False)
-class _How:
-    """How planes are coded, as `chunk_kernels` takes it."""
+def _how(coder: PlanesEncoder[Classes]) -> How:
+    ways = np.zeros((3, 8), np.int64)
+    listed = [Classes.empty(0)]
+    at = 0
+    for p, coding in enumerate(coder.codings):
+        ways[0, p] = registry.PLANE_RAW
+        if coding is not None:
+            ways[:, p] = registry.PLANE_CLASSES, len(coding.classes), at
+            listed.append(coding.classes)
+            at += len(coding.classes)
+    kinds = np.concatenate([one.kinds for one in listed])
+    lengths = np.concatenate([one.lengths for one in listed])
+    return How(coder.layout.number, coder.run, False, ways, kinds, lengths)
 
-    layout: int
-    size: int
-    run: int
-    ways: Numbers  # int64[3, 8]
-    kinds: Bytes  # uint8[classes]
-    lengths: npt.NDArray[np.uint8]  # uint8[classes, 256]
-    classes: npt.NDArray[np.uint8]  # uint8[planes, runs], or of no runs where none has several
 
-    @classmethod
-    def of(cls, coder: PlanesEncoder[Classes], runs: int) -> "_How":
-        codings = coder.codings
-        several = any(coding is not None and coding.runs is not None for coding in codings)
-        ways = np.zeros((3, 8), np.int64)
-        classes = np.empty((len(codings), runs if several else 0), np.uint8)
-        listed = [Classes.empty(0)]
-        at = 0
-        for p, coding in enumerate(codings):
-            ways[0, p] = registry.PLANE_RAW
-            if coding is not None:
-                ways[:, p] = registry.PLANE_CLASSES, len(coding.classes), at
-                listed.append(coding.classes)
-                at += len(coding.classes)
-                if coding.runs is not None:
-                    classes[p] = coding.runs
-        kinds = np.concatenate([one.kinds for one in listed])
-        lengths = np.concatenate([one.lengths for one in listed])
-        return cls(coder.layout.number, coder.layout.size, coder.run, ways, kinds, lengths, classes)
-
-    def put(self, data: Bytes, begin: int, chunk: int, out: Bytes) -> EncodedSpan:
-        """The chunks of a part that begins at this byte of the batch."""
-        row = self.run * self.size
-        first = begin // row
-        classes = np.ascontiguousarray(self.classes[:, first : first + -(-data.size // row)])
-        encoded = put_batch(
-            data, self.layout, self.run, chunk // row, False, self.ways, self.kinds, self.lengths,
-            classes, out,
-        )  # fmt: skip
-        assert encoded is not None
-        return encoded
+def _classes(codings: Sequence[Coding[Classes] | None], runs: int) -> npt.NDArray[np.uint8]:
+    """The class of each run of each plane, uint8[planes, runs]; of none where no plane has any."""
+    several = any(coding is not None and coding.runs is not None for coding in codings)
+    classes = np.zeros((len(codings), runs if several else 0), np.uint8)
+    for p, coding in enumerate(codings):
+        if coding is not None and coding.runs is not None:
+            classes[p] = coding.runs
+    return classes
