@@ -33,7 +33,8 @@ _FEW_ZEROS = 32  # one element in as many
 _NOISE = t.NOISE
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
 _RAW, _CONSTANT, _CODED = registry.PLANE_RAW, registry.PLANE_CONSTANT, registry.PLANE_CLASSES
-_OF_PLANES = CLASSES + 1  # place of the first histogram of planes behind the first, less 1
+_OF_PLANES = CLASSES + 2  # place of the histogram of a plane, behind those of classes
+_COUNTED_FIRST = 16  # one in so many stretches
 _COUNTED = 4096  # elements that are taken apart at once to be counted
 _LEAST_CODED = 1 << 17  # elements; of fewer, parameters that suit them best count for more
 OTHER = 2  # what becomes of a plane, beside these
@@ -205,11 +206,19 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
 
 
 @once
-def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge):
-    """Histograms of the planes that are coded, of plane p in `counts[_OF_PLANES + p]`."""
+def _count_coded(
+    data, layout, size, ways, begins, goes_on, tallies, counts, planes, addresses, edge
+):
+    """Histograms of the planes that are coded, of plane p in `counts[_OF_PLANES + p]`.
+
+    `begins`: a part of each is counted; `goes_on`: or what that has left.
+    """
     n = data.size // size
     tallies[: 1024 * size] = np.uint32(0)
     for begin in range(0, n, _COUNTED):
+        of_part = (begin // _COUNTED) % _COUNTED_FIRST == 0
+        if (begins and not of_part) or (goes_on and of_part):
+            continue
         count = min(_COUNTED, n - begin)
         split_planes(layout, size, data, begin * size, count, planes, count, addresses, edge)
         for p in range(size):
@@ -219,20 +228,57 @@ def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, e
         for s in range(256):
             at = 1024 * p + s
             found = tallies[at] + tallies[at + 256] + tallies[at + 512] + tallies[at + 768]
-            counts[_OF_PLANES + p, s] = np.int64(found)
+            counts[_OF_PLANES + p, s] += np.int64(found)
 
 
 @part
-def _wastes(counts, lengths, n):
-    """Whether rare symbols, whose codes are shorter than they should be, make others' longer.
+def _wasted(counts, lengths):
+    """Bits of a symbol that codes take too many, since those of rare symbols are too short.
 
-    Several codes would save some of that: few rows have all of these symbols.
+    Several codes would save some of it: few rows have all of these symbols.
     """
+    total = 0
+    for s in range(256):
+        total += counts[s]
     bits = 0.0
     for s in range(256):
         if counts[s] > 0:
-            bits += counts[s] * (lengths[s] + np.log2(counts[s] / n))
-    return bits > _WASTED * n
+            bits += counts[s] * (lengths[s] + np.log2(counts[s] / total))
+    return bits / total
+
+
+@once
+def _count_classes(
+    data, layout, size, run, most, scales, lengths, packed, bits, counts, tallies, floats, planes,
+    addresses, edge,
+):  # fmt: skip
+    """Histograms of the classes of rows, how many there are, and of how many rows one is counted.
+
+    `scales`: of each row, as from `_row_scales`.
+    """
+    n = data.size // size
+    floats[:] = np.inf
+    if most > 1:
+        find_classes(scales, run, n, floats)
+    many = most
+    step = 0
+    least = _rows_between(n, size, most)
+    for turn in range(0 if most > 1 else 1, 2):
+        step = least if turn else rows_between(least, scales.size)
+        count_sample(
+            data, layout, size, run, step, turn > 0 and many > 1, scales,
+            floats[CLASSES : 2 * CLASSES], lengths, packed, bits, counts, tallies, planes,
+            addresses, edge,
+        )  # fmt: skip
+        if many > 1:
+            worth = bits_of_classes(scales.size) / step
+            many = join_if_no_gain(counts, worth if turn else worth / 2, counts[CLASSES + 1])
+        if turn == 0 and many > 1:
+            entropy_lengths(counts, lengths)
+            pack_lengths(lengths, packed)
+        if many == 1:
+            floats[:] = np.inf
+    return many, step
 
 
 @part
@@ -280,7 +326,7 @@ def plan_span(
     coded. Returns how many classes there are, or -1 for a batch that is not for this kernel.
 
     Work space: `planes`, uint8[the greater of 5 * size * 16384 and a row, and 4096 * size];
-    `counts`, int64[9, 256]; `tallies`, uint32[4 * 1024]; `numbers`, int64[64 + 1024]; `words`,
+    `counts`, int64[10, 256]; `tallies`, uint32[4 * 1024]; `numbers`, int64[64 + 1024]; `words`,
     uint64[4096], of which 1024 to 1279 hold the lengths of codes; `sums`, uint32[rows in all];
     `floats`, float64[16]; `edge`, uint8[9 * 64 + 8192].
     """
@@ -293,53 +339,49 @@ def plan_span(
         planes, tallies, counts, words, addresses, edge,
     ):  # fmt: skip
         return _REFUSED
-    scales = sums[: -(-n // run)]
-    saved = _row_scales(data, layout, size, run, ways, scales, planes, seen, addresses, edge)
-    if saved > 0.016 * size:
-        return _REFUSED
-    mask = 127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255
-    if seen[1] <= seen[0] and seen[2] == 0:
-        return _REFUSED
-    floats[:] = np.inf
-    if most > 1:
-        find_classes(scales, run, n, floats)
-    many = most
-    least = _rows_between(n, size, most)
-    for turn in range(0 if most > 1 else 1, 2):
-        step = least if turn else rows_between(least, scales.size)
-        count_sample(
-            data, layout, size, run, step, turn > 0 and many > 1, scales,
-            floats[CLASSES : 2 * CLASSES], lengths, packed, numbers[40:44], counts, tallies,
-            planes, addresses, edge,
-        )  # fmt: skip
-        if many > 1:
-            worth = bits_of_classes(scales.size) / step
-            many = join_if_no_gain(counts, worth if turn else worth / 2, counts[CLASSES + 1])
-        if turn == 0 and many > 1:
-            entropy_lengths(counts, lengths)
-            pack_lengths(lengths, packed)
-        if many == 1:
-            floats[:] = np.inf
     coded_planes = 0
     for p in range(1, size):
         coded_planes += ways[p] == _CODED
-    ways[0] = _CODED if many == 1 else OTHER
-    if coded_planes > 0:
-        _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge)
-        if many == 1:
-            step = 0
-            for s in range(256):
-                counts[0, s] = counts[_OF_PLANES, s]
-    for c in range(CLASSES + size - 1):
-        if c < many or (c >= CLASSES and ways[c - CLASSES + 1] == _CODED):
-            _make_codes(
-                counts[c if c < CLASSES else _OF_PLANES + c - CLASSES + 1],
-                step if c < CLASSES else 0, mask, seen, lengths[c], numbers[64:], edge[9 * 64 :],
+    mask = 127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255
+    scales = sums[: -(-n // run)]
+    many = 0
+    step = 0
+    first = 0 if coded_planes > 0 and most > 1 else 1
+    ways[0] = _CODED
+    counts[_OF_PLANES:] = 0
+    for turn in range(first, 2):  # codes of other planes from a part first, lest all is for nothing
+        if turn == 1:
+            saved = _row_scales(
+                data, layout, size, run, ways, scales, planes, seen, addresses, edge
+            )
+            if saved > 0.016 * size or (seen[1] <= seen[0] and seen[2] == 0):
+                return _REFUSED
+            many, step = _count_classes(
+                data, layout, size, run, most, scales, lengths, packed, numbers[40:44], counts,
+                tallies, floats, planes, addresses, edge,
             )  # fmt: skip
-    for p in range(1, size):
-        if ways[p] != _CODED or most == 1:
-            continue
-        if _wastes(counts[_OF_PLANES + p], lengths[CLASSES + p - 1], n):
-            return _REFUSED
+            ways[0] = _CODED if many == 1 else OTHER
+        if coded_planes > 0:
+            _count_coded(
+                data, layout, size, ways, turn == 0, turn > first, tallies, counts, planes,
+                addresses, edge,
+            )  # fmt: skip
+            if many == 1:
+                step = 0
+                for s in range(256):
+                    counts[0, s] = counts[_OF_PLANES, s]
+        for c in range(CLASSES + size - 1):
+            if c < many or (c >= CLASSES and ways[c - CLASSES + 1] == _CODED):
+                _make_codes(
+                    counts[c if c < CLASSES else _OF_PLANES + c - CLASSES + 1],
+                    step if c < CLASSES else 0, mask, seen, lengths[c], numbers[64:],
+                    edge[9 * 64 :],
+                )  # fmt: skip
+        for p in range(1, size):
+            if ways[p] != _CODED or most == 1:
+                continue
+            waste = _wasted(counts[_OF_PLANES + p], lengths[CLASSES + p - 1])
+            if waste > _WASTED:
+                return _REFUSED
     ways[0] = _CODED
     return many
