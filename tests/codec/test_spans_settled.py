@@ -18,7 +18,7 @@ from densor.codec.spans import settled
 from densor.formats.container import wire
 from densor.runtime.workers import Workers
 
-ROWS, RUN, PER_CHUNK = 200, 320, 33
+ROWS, RUN, PER_CHUNK = 220, 320, 33
 
 
 def elements(layout: int, content: str) -> Any:

@@ -25,23 +25,25 @@ from densor.runtime.buffers import POOL
 
 count_planes = deferred("densor.codec.spans.count_kernels", "count_planes")
 
+_LEAST_BYTES = 1 << 16  # of fewer, loading the kernels may take longer than they spare
 _MOST_OF_RUN = (1 << 16) - 1  # elements, whose counts have 16 bits
 
 
 def suits(coder: PlanesEncoder[Any], batch: Batch) -> bool:
-    """Whether a batch of several chunks may be coded so."""
+    """Whether a batch may be coded so."""
     size, row = batch.data.size, coder.run * coder.layout.size
-    chunk = batch.chunk_bytes
-    whole = chunk % row == 0 and size % coder.layout.size == 0
-    return coder.in_spans and whole and 0 < chunk < size and coder.run <= _MOST_OF_RUN
+    whole = batch.chunk_bytes % row == 0 and size % coder.layout.size == 0
+    return coder.in_spans and whole and size >= _LEAST_BYTES and coder.run <= _MOST_OF_RUN
 
 
 def encode(coder: PlanesEncoder[Classes], batch: Batch) -> Coded:
     """Counts a batch, settles its codes, and starts coding it."""
-    chunks = -(-batch.data.size // batch.chunk_bytes)
+    size, row = batch.data.size, coder.run * coder.layout.size
+    batch = batch.in_chunks_of(batch.chunk_bytes or -(-size // row) * row)
+    chunks = -(-size // batch.chunk_bytes)
     parts = min(batch.workers.threads, chunks)
     cuts = [chunks * k // parts * batch.chunk_bytes for k in range(parts)]
-    spans = [*zip(cuts, [*cuts[1:], batch.data.size], strict=True)]
+    spans = [*zip(cuts, [*cuts[1:], size], strict=True)]
     _settle(coder, batch, spans, chunks)
     return _Spans(coder, batch, spans)
 
@@ -52,6 +54,9 @@ def _settle(
     """Counts all of a batch, in parallel, and settles its codes."""
     layout, run = coder.layout, coder.run
     wanted = np.array(coder.counted, np.int64)
+    if not wanted.size:
+        coder.settle([], chunks)
+        return
     row = run * layout.size
     count = -(-batch.data.size // row) if coder.most > 1 else 0
     pooled = POOL.take(wanted.size * count * 512)
