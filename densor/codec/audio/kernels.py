@@ -15,6 +15,7 @@ ROW = 1 + 2 * MOST  # shift, weights of own samples, of the partner's
 _MOST_FOLDED = 1 << 21
 _ORDER = 9  # of the code of a set's first weight
 _NEAR = 36  # distributions that are tried below and above the usual one
+_FIRST, _MOST_MEAN = 4096, 1 << 28  # samples that tell the first context; of their differences
 _SAID = 3.0  # bits that it saves to say nothing
 SHAPES = 3  # of distributions: normal, logistic, Laplace
 
@@ -78,6 +79,51 @@ def count_bytes(data, counts):
     for i in range(data.size // size):
         for b in range(size):
             counts[b, data[i * size + b]] += np.uint32(1)
+
+
+@kernel(types.void(_PLANES, int64, W8))
+def first_levels(planes, shift, levels):
+    """Sets the context of each channel that suits the second differences of its first samples.
+
+    `shift`: low bits of these that do not count.
+    """
+    for c in range(planes.shape[0]):
+        count = min(int64(_FIRST), int64(planes.shape[1]))
+        row = planes[c, :count]
+        total = int64(0)
+        for i in range(2, count):
+            total += abs(int64(row[i]) - 2 * int64(row[i - 1]) + int64(row[i - 2])) >> shift
+        mean = min(max(total * 32 // max(int64(1), count - 2), int64(1)), int64(_MOST_MEAN))
+        octave = bit_length(mean) - 1
+        levels[c] = np.uint8((octave << 2 | ((mean << 2 >> octave) & 3)) << 1)
+
+
+@kernel(types.void(types.int32[::1], types.int64[::1]))
+def survey_weights(rows, found):
+    """Surveys rows of ROW: shift and weights. `found`: int64[4], zeros.
+
+    Set to how many weights of a channel's own samples and of its partner's there are, up to the
+    last that is not 0; how many fields need more than 16 bits; the most that the sizes of those of
+    a row add up to.
+    """
+    own, other, wide, most = int64(0), int64(0), int64(0), int64(0)
+    for begin in range(0, rows.size, ROW):
+        row = rows[begin : begin + ROW]
+        total = int64(0)
+        for i in range(1, ROW):
+            total += abs(int64(row[i]))
+        for i in range(ROW):
+            wide += int64(int64(row[i]) != int64(np.int16(row[i])))
+        size = int64(MOST)
+        while size > own and row[size] == 0:
+            size -= 1
+        own = size
+        size = int64(MOST)
+        while size > other and row[MOST + size] == 0:
+            size -= 1
+        other = size
+        most = max(most, total)
+    found[0], found[1], found[2], found[3] = own, other, wide, most
 
 
 @kernel(types.int64(types.int32[:, :, ::1], W8))
