@@ -90,6 +90,7 @@ both = operation(mask16(mask16, mask16), lambda builder, a, b: builder.and_(a, b
 either = operation(mask16(mask16, mask16), lambda builder, a, b: builder.or_(a, b))
 neither = operation(mask16(mask16), lambda builder, a: builder.not_(a))
 integers = operation(u32x16(f32x16), lambda builder, a: builder.fptosi(a, _V32))
+of_signed = operation(f32x16(u32x16), lambda builder, a: builder.sitofp(a, _VECTOR))
 bits = operation(u32x16(f32x16), lambda builder, a: builder.bitcast(a, _V32))
 of_bits = operation(f32x16(u32x16), lambda builder, a: builder.bitcast(a, _VECTOR))
 

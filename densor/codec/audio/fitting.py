@@ -38,10 +38,11 @@ class Fitter:
         longest = 2 << _BLOCKS[-1]  # the last block has up to twice as many samples
         self._depth = depth
         self._unused = np.empty((1, channels, ROW), np.int32)
-        words = np.empty(channels * 2 * (longest + 2 * MOST), np.int16)
+        words = np.empty(channels * 4 * (longest + 2 * MOST), np.uint8)
         self._work = Work(
             words,
             words.view(np.uint32),
+            np.empty(16, np.uint32),
             np.empty(channels),
             np.empty((channels, MOST + 1)),
             np.empty((channels, 2 * MOST + 1)),
@@ -92,9 +93,9 @@ class Fitter:
         costs = np.zeros(2)
         keep = rows is not None
         rows = self._unused if rows is None else rows
-        sizes = size, shape.orders, self._depth, shape.first
+        sizes = len(planes), size, shape.orders, self._depth, shape.first
         windows = _window(size), _window(last)
-        fit_blocks(planes, *sizes, keep, *windows, self._work, rows, costs)
+        fit_blocks(planes.view(np.uint32).reshape(-1), *sizes, keep, *windows, self._work, rows, costs)
         return costs
 
 

@@ -16,7 +16,8 @@ from densor.codec.audio.kernels import MOST
 from densor.entropy import float_vectors as f
 from densor.entropy import vectors as v
 from densor.entropy.bits import bit_length
-from densor.entropy.jit import inlined, kernel
+from densor.entropy.intrinsics import store_u16
+from densor.entropy.jit import R32, W8, W32, inlined, kernel
 from densor.entropy.word_pairs import multiply_pairs
 
 int64 = numba.int64
@@ -30,20 +31,20 @@ _ROUND = 1 << 15  # added and taken again, so that numbers are not negative wher
 _GROUP = 128  # samples whose products are added up as integers
 WIDE = 2 * MOST + 16  # of a row of the matrix, and of a series: with room for a vector behind
 
-_PLANES = types.int32[:, ::1]
 _F64_2D = types.float64[:, ::1]
 
 
 class Work(NamedTuple):
     """Work space of `fit_blocks`; `longest`: samples of a block, in whole groups.
 
-    `words`: int16[channels * 2 * (longest + 2 MOST)], windowed samples, once more from the second
-    on; `pairs`: the same, two words each. `scales`: of each channel. `series`: of both sorts, what
+    `words`: uint8[], channels * 2 * (longest + 2 MOST) words, windowed samples, once more from the
+    second on; `pairs`: the same, two words each. `lanes`: uint32[16]. `scales`: of each channel. `series`: of both sorts, what
     rows of the matrix begin as. `matrix`: float64[2 MOST * WIDE].
     """
 
-    words: npt.NDArray[np.int16]
+    words: npt.NDArray[np.uint8]
     pairs: npt.NDArray[np.uint32]
+    lanes: npt.NDArray[np.uint32]
     scales: npt.NDArray[np.float64]
     own: npt.NDArray[np.float64]  # float64[channels, MOST + 1]
     both: npt.NDArray[np.float64]  # float64[channels, 2 MOST + 1]
@@ -56,7 +57,7 @@ class Work(NamedTuple):
 
 _F64, _F32 = types.float64[::1], types.float32[::1]
 _WORK = types.NamedTuple(
-    (types.int16[::1], types.uint32[::1], _F64, _F64_2D, _F64_2D, *[_F64] * 5), Work
+    (W8, W32, W32, _F64, _F64_2D, _F64_2D, *[_F64] * 5), Work
 )
 
 
@@ -66,28 +67,54 @@ def _in_groups(n):
 
 
 @inlined
-def _window_block(planes, c, begin, n, window, w):
+def _bits_of(samples, begin, n, lanes):
+    """Bits that the sizes of `n` samples have at most."""
+    found = v.splat(0)
+    whole = n & -16
+    for t in range(0, whole, 16):
+        x = v.load_u32(samples, begin + t)
+        found = v.either(found, v.exclusive(x, v.shift_right_signed(x, 31)))
+    v.store_u32(lanes, 0, found)
+    used = np.uint32(0)
+    for lane in range(16):
+        used |= lanes[lane]
+    for t in range(begin + whole, begin + n):
+        x = np.int32(samples[t])
+        used |= np.uint32(x ^ (x >> np.int32(31)))
+    return bit_length(int64(used))
+
+
+@inlined
+def _clear(words, begin, end):
+    """Sets words to 0, sixteen at a time."""
+    for at in range(begin, end, 16):
+        v.store_u16(words, 2 * at, v.splat(0))
+
+
+@inlined
+def _window_block(samples, begin, n, c, window, w, stride):
     """Sets the words of a channel from `n` samples, with zeros beside them, and its scale."""
-    stride = w.words.size // planes.shape[0] >> 1
-    first, second = 2 * c * stride, (2 * c + 1) * stride
-    row = planes[c, begin : begin + n]
-    used = np.int32(0)
-    for t in range(n):
-        used |= row[t] ^ (row[t] >> np.int32(31))
-    scale = float(1 << _BITS) / float(int64(1) << bit_length(int64(used)))
+    scale = float(1 << _BITS) / float(int64(1) << _bits_of(samples, begin, n, w.lanes))
     w.scales[c] = scale
-    factor, half = np.float32(scale), np.float32(_ROUND + 0.5)
-    out = w.words[first + MOST : first + MOST + n]
-    for t in range(n):
-        value = np.float32(row[t]) * (window[t] * factor) + half
-        out[t] = np.int16(np.int32(value) - np.int32(_ROUND))
-    w.words[first : first + MOST] = 0
-    end = 2 * MOST + _in_groups(n)
-    w.words[first + MOST + n : first + end] = 0
-    source, target = w.words[first + 1 : first + end], w.words[second : second + end - 1]
-    for i in range(target.size):
-        target[i] = source[i]
-    w.words[second + end - 1] = 0
+    at = 2 * c * stride
+    end = at + 2 * MOST + _in_groups(n)
+    _clear(w.words, at, at + MOST)
+    _clear(w.words, at + stride, at + stride + MOST)
+    _clear(w.words, at + MOST + (n & -16), end)
+    _clear(w.words, at + stride + MOST + (n & -16) - 16, end + stride)
+    factor, half = f.splat(np.float32(scale)), f.splat(np.float32(_ROUND + 0.5))
+    at += MOST
+    for t in range(0, n & -16, 16):
+        x = f.multiply(f.of_signed(v.load_u32(samples, begin + t)), f.load(window, t))
+        x = f.add(f.multiply(x, factor), half)
+        word = v.subtract(f.integers(x), v.splat(_ROUND))
+        v.store_u16(w.words, 2 * (at + t), word)
+        v.store_u16(w.words, 2 * (at + stride + t - 1), word)
+    for t in range(n & -16, n):
+        x = np.float32(np.int32(samples[begin + t])) * window[t] * np.float32(scale)
+        word = int64(x + np.float32(_ROUND + 0.5)) - _ROUND
+        store_u16(w.words, 2 * (at + t), word)
+        store_u16(w.words, 2 * (at + stride + t - 1), word)
 
 
 @inlined
@@ -262,7 +289,7 @@ def _solve(w, c, partner, orders, paired, n, depth, keep, row):
 @inlined
 def _correlate(w, channels, n, orders):
     """Sets the correlations of all channels of a block."""
-    stride = w.words.size // channels >> 1
+    stride = w.pairs.size // channels
     for c in range(channels):
         _lags(w, stride, c, c, n, int64(0), orders, w.own[c])
         if channels == 1:
@@ -277,26 +304,26 @@ def _correlate(w, channels, n, orders):
 
 @kernel(
     types.void(
-        *(_PLANES, int64, int64, int64, int64, types.boolean, _F32, _F32, _WORK),
+        *(R32, int64, int64, int64, int64, int64, types.boolean, _F32, _F32, _WORK),
         *(types.int32[:, :, ::1], types.float64[::1]),
     )
 )
-def fit_blocks(planes, block, orders, depth, first, keep, window, last_window, w, rows, costs):
-    """Finds the weights of all blocks.
+def fit_blocks(planes, channels, block, orders, depth, first, keep, window, last_window, w, rows, costs):
+    """Finds the weights of all blocks; `planes`: uint32[channels * count], samples with a sign.
 
     `first`: the channel of two that is coded first. `costs`: float64[2], zeros, set to the bits
     that errors and weights take, about, and the number of all weights. If `keep`, these are set in
     `rows`: int32[blocks, channels, ROW], zeros. `window`: float32[block]; `last_window`, of the
     last block, which has what is left. `orders`: 3 to MOST, weights of a sort.
     """
-    channels, count = planes.shape
+    count, stride = planes.size // channels, w.pairs.size // channels
     for b in range(max(int64(1), count // block)):
         at = b * block
         last = at + 2 * block > count
         n = count - at if last else block
         for c in range(channels):
             chosen = last_window if last else window
-            _window_block(planes, c, at, n, chosen, w)
+            _window_block(planes, c * count + at, n, c, chosen, w, stride)
         _correlate(w, channels, _in_groups(n), orders)
         for c in range(channels):
             partner = (1 if c == 0 else c - 1) if channels > 1 else 0
