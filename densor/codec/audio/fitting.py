@@ -95,7 +95,9 @@ class Fitter:
         rows = self._unused if rows is None else rows
         sizes = len(planes), size, shape.orders, self._depth, shape.first
         windows = _window(size), _window(last)
-        fit_blocks(planes.view(np.uint32).reshape(-1), *sizes, keep, *windows, self._work, rows, costs)
+        fit_blocks(
+            planes.view(np.uint32).reshape(-1), *sizes, keep, *windows, self._work, rows, costs
+        )
         return costs
 
 

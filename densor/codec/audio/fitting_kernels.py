@@ -38,8 +38,8 @@ class Work(NamedTuple):
     """Work space of `fit_blocks`; `longest`: samples of a block, in whole groups.
 
     `words`: uint8[], channels * 2 * (longest + 2 MOST) words, windowed samples, once more from the
-    second on; `pairs`: the same, two words each. `lanes`: uint32[16]. `scales`: of each channel. `series`: of both sorts, what
-    rows of the matrix begin as. `matrix`: float64[2 MOST * WIDE].
+    second on; `pairs`: the same, two words each. `lanes`: uint32[16]. `scales`: of each channel.
+    `series`: of both sorts, what rows of the matrix begin as. `matrix`: float64[2 MOST * WIDE].
     """
 
     words: npt.NDArray[np.uint8]
@@ -56,9 +56,7 @@ class Work(NamedTuple):
 
 
 _F64, _F32 = types.float64[::1], types.float32[::1]
-_WORK = types.NamedTuple(
-    (W8, W32, W32, _F64, _F64_2D, _F64_2D, *[_F64] * 5), Work
-)
+_WORK = types.NamedTuple((W8, W32, W32, _F64, _F64_2D, _F64_2D, *[_F64] * 5), Work)
 
 
 @inlined
@@ -308,7 +306,9 @@ def _correlate(w, channels, n, orders):
         *(types.int32[:, :, ::1], types.float64[::1]),
     )
 )
-def fit_blocks(planes, channels, block, orders, depth, first, keep, window, last_window, w, rows, costs):
+def fit_blocks(
+    planes, channels, block, orders, depth, first, keep, window, last_window, w, rows, costs
+):
     """Finds the weights of all blocks; `planes`: uint32[channels * count], samples with a sign.
 
     `first`: the channel of two that is coded first. `costs`: float64[2], zeros, set to the bits

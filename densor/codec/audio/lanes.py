@@ -146,7 +146,10 @@ def choose_contexts(counts: npt.NDArray[np.uint32], depth: int, usual: Bytes) ->
     """The cheapest distribution for each context; `usual` where there is nothing to go by."""
     found = usual.copy()
     table = costs(depth)
-    kernels.choose_contexts(counts, table, np.empty(table.shape[1]), found)
+    kernels.choose_contexts(
+        *(counts.reshape(-1), table, (table.size - kernels.TRIED) // 256),
+        *(np.empty(kernels.TRIED), found),
+    )
     return found
 
 
