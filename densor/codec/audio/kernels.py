@@ -315,3 +315,22 @@ def split_words(data, channels, planes):
             at = 2 * (t * channels + c)
             word = np.int16(int64(data[at]) | int64(data[at + 1]) << 8)
             planes[c * count + t] = np.uint32(np.int32(word))
+
+
+@kernel(types.void(R32, int64, W8))
+def join_words(planes, channels, data):
+    """The inverse of `split_words`."""
+    count = planes.size // channels
+    whole = count & -16
+    for t in range(0, whole, 16):
+        left = v.load_u32(planes, t)
+        if channels == 1:
+            v.store_u16(data, 2 * t, left)
+        else:
+            right = v.shift_left(v.load_u32(planes, count + t), 16)
+            v.store_u32_bytes(data, 4 * t, v.either(v.both(left, v.splat(0xFFFF)), right))
+    for t in range(whole, count):
+        for c in range(channels):
+            at = 2 * (t * channels + c)
+            word = planes[c * count + t]
+            data[at], data[at + 1] = np.uint8(word), np.uint8(word >> np.uint32(8))

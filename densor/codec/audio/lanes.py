@@ -186,15 +186,21 @@ class Slots(NamedTuple):
     """What a decoder looks up."""
 
     rows: npt.NDArray[np.uint32]  # uint32[CONTEXTS]
-    table: npt.NDArray[np.uint32]  # uint32[rows << 12]
+    table: npt.NDArray[np.uint32]  # uint32[distributions << 12]
+
+
+@functools.cache
+def _slots_table() -> npt.NDArray[np.uint32]:
+    """`build_table` of all distributions."""
+    freqs = frequencies()
+    table = np.empty(len(freqs) << 12, np.uint32)
+    build_table(freqs, table)
+    return table
 
 
 def slots_of(model: Model) -> Slots:
     """The tables of the distributions that a model has."""
-    used, rows = np.unique(model.contexts, return_inverse=True)
-    table = np.empty(len(used) << 12, np.uint32)
-    build_table(np.ascontiguousarray(frequencies()[used]), table)
-    return Slots(rows.astype(np.uint32), table)
+    return Slots(model.contexts.astype(np.uint32), _slots_table())
 
 
 def decode(model: Model, slots: Slots, payload: Bytes, out: Bytes) -> None:

@@ -23,10 +23,15 @@ def _kind(layout: Layout) -> str | None:
     return f"{'>' if layout.big else '<'}i{layout.size}"
 
 
+def _are_words(layout: Layout) -> bool:
+    """Whether samples are words of one channel or two, which lie so often."""
+    return _kind(layout) == "<i2" and layout.channels <= 2
+
+
 def planes_of(layout: Layout, data: Bytes) -> Planes:
     """All samples as integers; of floats, their bits."""
     kind = _kind(layout)
-    if kind == "<i2" and layout.channels <= 2 and data.flags.c_contiguous:
+    if _are_words(layout) and data.flags.c_contiguous:
         words = np.empty((layout.channels, data.size // layout.stride), np.int32)
         kernels.split_words(data, layout.channels, words.view(np.uint32).reshape(-1))
         return words
@@ -142,6 +147,10 @@ def restore(model: Model, planes: Planes, data: Bytes) -> None:
         planes = planes << np.int32(model.shift)
     at = model.layout
     kind = _kind(at)
+    if _are_words(at) and data.flags.c_contiguous:
+        words = np.ascontiguousarray(planes, np.int32).view(np.uint32).reshape(-1)
+        kernels.join_words(words, at.channels, data)
+        return
     if kind is not None and data.flags.c_contiguous:
         data.view(kind).reshape(-1, at.channels)[:] = planes.T
         return
