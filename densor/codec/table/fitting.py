@@ -35,6 +35,8 @@ _FEW_DIFFERENT = 16  # cells of columns that are looked at beside the symbol bef
 _MIN_DIFFERENT = 12  # cells of columns that are added or subtracted
 _MAX_NUMERIC = 12  # columns that are
 _CLOCK = 2400
+_LEAST_ROWS, _SHARE_OF_ROWS = 1 << 10, 3  # binary: an eighth of a sample is looked at first
+_ROUGHLY_BEST = 4  # sums and differences that are then looked at in all of it
 _MIN_GAIN = 0.02  # share that a parent must save, to count
 _ADDED_SHARE = 0.9  # of the cost under the best parent, that a sum must cost less than
 _READ_SHARE = 0.01  # of the bits of columns that a context needs, which it must save
@@ -88,6 +90,11 @@ class Sample:
             values_of(parent, self.column, self._known[parent])
         return self._known[parent]
 
+    def shorter(self) -> "Sample":
+        """Its first rows, by which what is best is found roughly."""
+        rows = max(_LEAST_ROWS, self.rows >> _SHARE_OF_ROWS)
+        return Sample([c and c.first(rows) for c in self._columns], self.counts, rows)
+
     def forget(self) -> None:
         """Frees the values of parents that are made of two columns."""
         self._known = {p: v for p, v in self._known.items() if p.operation == SYMBOL}
@@ -122,6 +129,7 @@ class Plan:
 
     def __init__(self, sample: Sample, coded: Sequence[int], known: Sequence[int] = ()) -> None:
         self._sample = sample
+        self._shorter = sample.shorter()
         coded = [*known, *coded]
         self._alone = {c: [sample.cost(c, context) for context in OWN] for c in coded}
         self._base = {c: min(costs[:2]) for c, costs in self._alone.items()}
@@ -244,7 +252,7 @@ class Plan:
         self, column: int, before: Sequence[int], singles: Sequence[tuple[float, Parent]]
     ) -> list[tuple[float, Parent]]:
         """The best sum or difference of two columns, where it is better than any of them."""
-        sample = self._sample
+        sample, shorter = self._sample, self._shorter
         if not sample.numeric(column):
             return []
         near = [parent.a for _, parent in singles if sample.numeric(parent.a)][:_MAX_NUMERIC]
@@ -262,9 +270,10 @@ class Plan:
                     ways.append(CLOCK_SUM if both or is_clock else SUM)
                 for operation in ways:
                     parent = Parent(operation, a, b)
-                    found.append((sample.cost(column, Context((parent,))), parent))
-                    sample.forget()
-        best = min(found, default=None)
+                    found.append((shorter.cost(column, Context((parent,))), parent))
+                    shorter.forget()
+        near_best = (parent for _, parent in sorted(found)[:_ROUGHLY_BEST])
+        best = min(((sample.cost(column, Context((p,))), p) for p in near_best), default=None)
         if best is None or (singles and best[0] > _ADDED_SHARE * singles[0][0]):
             return []
         return [best]
