@@ -84,6 +84,12 @@ class Sample:
         counters = self._logs, self._contexts, self._pairs
         return float(context_cost(found, flat, symbols, first, *counters))
 
+    def cost_under(self, column: int, parent: Parent) -> float:
+        """The same under one parent, whose values are not kept."""
+        cost = self.cost(column, Context((parent,)))
+        del self._known[parent]
+        return cost
+
     def _values(self, parent: Parent) -> I64:
         if parent not in self._known:
             self._known[parent] = np.empty(self.rows, np.int64)
@@ -259,21 +265,18 @@ class Plan:
         near += [j for j in before if sample.numeric(j) and j not in near][-_MAX_NUMERIC:]
         clocks = {j: sample.is_clock(j) for j in near}
         is_clock = sample.is_clock(column)
-        found = []
+        ways = []
         for a in near:
             for b in near:
                 if a == b:
                     continue
                 both = clocks[a] and clocks[b]
-                ways = [CLOCK_DIFFERENCE if both or is_clock else DIFFERENCE]
+                ways.append(Parent(CLOCK_DIFFERENCE if both or is_clock else DIFFERENCE, a, b))
                 if a < b:
-                    ways.append(CLOCK_SUM if both or is_clock else SUM)
-                for operation in ways:
-                    parent = Parent(operation, a, b)
-                    found.append((shorter.cost(column, Context((parent,))), parent))
-                    shorter.forget()
-        near_best = (parent for _, parent in sorted(found)[:_ROUGHLY_BEST])
-        best = min(((sample.cost(column, Context((p,))), p) for p in near_best), default=None)
+                    ways.append(Parent(CLOCK_SUM if both or is_clock else SUM, a, b))
+        if len(ways) > _ROUGHLY_BEST:
+            ways = sorted(ways, key=lambda way: shorter.cost_under(column, way))[:_ROUGHLY_BEST]
+        best = min(((sample.cost_under(column, way), way) for way in ways), default=None)
         if best is None or (singles and best[0] > _ADDED_SHARE * singles[0][0]):
             return []
         return [best]
