@@ -45,6 +45,7 @@ _UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
 _BF16, _FP32 = (2, 3), (5, 6, 7, 8)  # ways, by phase
 _INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
 _FLOATS = {2: "F16", 4: "F32", 8: "F64"}
+Costs = npt.NDArray[np.float32]
 
 
 class Stretch(NamedTuple):
@@ -92,11 +93,13 @@ def find_stretches(data: Bytes, quick: bool = False) -> list[Stretch]:
     """
     if data.size < MIN_BYTES:
         return []
-    looked = _survey(data)
-    if looked.way >= 0:
-        share, plain = looked.shares
-        return [Stretch(looked.way, 0, data.size, share, plain)] if looked.way else []
-    labels = looked.labels
+    way, bits, costs, labels = _survey(data)
+    if way >= 0:
+        if way == 0:
+            return []
+        window = 8 * WINDOW
+        share, plain = float(bits[0]) / window, float(bits[1]) / window
+        return [Stretch(way, 0, data.size, share, plain)]
     starts = np.arange(labels.size, dtype=np.int64) * _apart(data.size)
     if quick:
         _drop_hopeless(data, starts, labels)
@@ -107,29 +110,20 @@ def find_stretches(data: Bytes, quick: bool = False) -> list[Stretch]:
         way = label % WAYS
         inside = (starts >= begin) & (starts < end) & (labels == label)
         if way and inside.any():
-            share, plain = looked.costs[inside][:, (way, 0)].mean(axis=0) / (8 * WINDOW)
+            share, plain = costs[inside][:, (way, 0)].mean(axis=0) / (8 * WINDOW)
             found.append(Stretch(way, begin, end, float(share), float(plain)))
     return found
 
 
-class _Survey(NamedTuple):
-    """What windows are: all in one way, with its share and that of bytes; or -1, and `labels`."""
-
-    way: int
-    shares: tuple[float, float]
-    costs: npt.NDArray[np.float32]
-    labels: Bytes
-
-
-def _survey(data: Bytes) -> _Survey:
-    """Looks at windows: a few, and glances at the others, where all of `data` is of one type."""
+def _survey(data: Bytes) -> tuple[int, Costs, Costs, Bytes]:
+    """The way of all windows, its bits, and costs and labels where there is none: see `survey`."""
     apart = _apart(data.size)
     windows = -(-(data.size - WINDOW - 1) // apart)
     short = windows < _SHORT
     coarse = min(windows // (_FEWEST if short else _FEW), _APART)
     if coarse < _FEW:
         coarse = 0
-    costs, numbers = np.empty((windows, WAYS), np.float32), np.empty(2 + WAYS, np.float32)
+    costs, found = np.empty((windows, WAYS), np.float32), np.empty(WAYS, np.float32)
     labels = np.empty(windows * (WAYS + 2), np.uint8)
     way: int = survey(
         data,
@@ -144,13 +138,10 @@ def _survey(data: Bytes) -> _Survey:
         _lengths(windows // coarse * WINDOW // PHASES if coarse else 1),
         np.empty(256 * PHASES, np.uint16),
         costs,
-        numbers[:2],
-        numbers[2:],
-        labels[windows:],
-        labels[:windows],
+        found,
+        labels,
     )
-    shares = (numbers[:2] / (8 * WINDOW)).tolist() if way > 0 else (0.0, 0.0)
-    return _Survey(way, tuple(shares), costs, labels[:windows])
+    return way, found, costs, labels[:windows]
 
 
 def cost_together(data: Bytes, way: int) -> float:

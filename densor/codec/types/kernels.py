@@ -18,7 +18,8 @@ _FLAT_EXPONENT = np.float32(0.95)  # likewise of the upper bytes of floats
 _LESS_LIKELY = np.float32(0.002)  # per bit: BF16 must save this, as FP16 may cost the same
 _MAX_UNLIKE = 2  # windows of which one may be unlike those that are priced first
 _COUNTED = 1 << 12  # bytes in which the frequency of bytes is looked for
-_BLOCK = 128  # bytes that are looked through together
+_PLACES = 8  # from which these come
+_BLOCK, _PART = 256, 64  # bytes that are looked through together, first and then
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 # log2(1 + x) is x + x * (1 - x) * (c[0] + c[1] * x + c[2] * x * x), by the least greatest error
 _CURVE = (np.float32(0.4387257), np.float32(-0.239058), np.float32(0.0821305))
@@ -278,6 +279,17 @@ def look_at_elements(data, places, count, size, counts, logs, most):
     return _look(data, places, count, 8, counts, logs, most)
 
 
+@inlined
+def _is_any(data, at, size, mark, low):
+    """Whether a place is looked at among so many, a multiple of 16; see `repeated`."""
+    nearest = np.uint8(255)  # a least value, which is found in vectors
+    for k in range(size):
+        i = at + index(k)
+        behind = (data[i + index(8)] ^ low) & np.uint8(15)
+        nearest = min(nearest, np.uint8((data[i] ^ mark) | behind))
+    return nearest == 0
+
+
 @kernel(types.int64(R8, I32, W64))
 def repeated(data, counts, anchors):
     """How many of the places that are looked at hold 8 bytes that another one held before.
@@ -287,32 +299,31 @@ def repeated(data, counts, anchors):
     `anchors`, uint64[4096].
     """
     counts[:] = 0
-    some = min(data.size, _COUNTED)
-    for i in range(some):
-        counts[data[i]] += 1
+    piece = min(data.size, _COUNTED) // _PLACES
+    for place in range(_PLACES):
+        begin = data.size // _PLACES * place
+        for i in range(begin, begin + piece):
+            counts[data[i]] += 1
     mark = np.uint8(1)
     for s in range(1, 255):
-        if abs(256 * counts[s] - some) < abs(256 * counts[mark] - some):
+        if abs(256 * counts[s] - _PLACES * piece) < abs(256 * counts[mark] - _PLACES * piece):
             mark = np.uint8(s)
     low = mark & np.uint8(15)
     anchors[:] = 0
     found = 0
     end = data.size - _BLOCK - 17
     for block in range(0, end, _BLOCK):
-        nearest = np.uint8(255)  # a least value, which is found in vectors
-        at = index(block)
-        for k in range(_BLOCK):
-            i = at + index(k)
-            behind = (data[i + index(8)] ^ low) & np.uint8(15)
-            nearest = min(nearest, np.uint8((data[i] ^ mark) | behind))
-        if nearest:
+        if not _is_any(data, index(block), _BLOCK, mark, low):
             continue
-        for i in range(block, block + _BLOCK):
-            if data[i] == mark and (data[i + 8] & 15) == low:
-                eight = load_u64(data, i + 9)
-                place = (eight * _SPREAD) >> np.uint64(52)
-                found += np.int64(anchors[place] == eight)
-                anchors[place] = eight
+        for part in range(block, block + _BLOCK, _PART):
+            if not _is_any(data, index(part), _PART, mark, low):
+                continue
+            for i in range(index(part), index(part + _PART)):
+                if data[i] == mark and (data[i + index(8)] & 15) == low:
+                    eight = load_u64(data, i + index(9))
+                    place = (eight * _SPREAD) >> np.uint64(52)
+                    found += np.int64(anchors[place] == eight)
+                    anchors[place] = eight
     return found
 
 
@@ -392,7 +403,7 @@ def _one_way(data, apart, coarse, window, length, most, counts, logs, lengths, b
             return 0
         usual += _glance(data, w * apart, length, bits)
     unlike = 0
-    found[:] = 0
+    found[:2] = 0
     for w in range(windows):
         at = w * apart
         told = w % coarse == 0 and w // coarse < rows
@@ -411,7 +422,8 @@ def _one_way(data, apart, coarse, window, length, most, counts, logs, lengths, b
     for row in range(rows):
         found[0] += costs[row * coarse, way] * np.float32(windows - unlike) / np.float32(rows)
         found[1] += costs[row * coarse, 0] * np.float32(windows - unlike) / np.float32(rows)
-    found /= np.float32(windows)
+    found[0] /= np.float32(windows)
+    found[1] /= np.float32(windows)
     return way
 
 
@@ -468,26 +480,27 @@ def _label(data, apart, counts, logs, path, labels):
 
 @kernel(
     types.int64(R8, types.int64, types.int64, types.int64, types.int64, types.float64,
-                types.float32, I32, F32, W16, W16, F32_2D, F32, F32, W8, W8)
+                types.float32, I32, F32, W16, W16, F32_2D, F32, W8)
 )  # fmt: skip
 def survey(
     data, apart, coarse, window, length, most, change, counts, logs, lengths, bits, costs, found,
-    totals, came_from, labels,
+    labels
 ):  # fmt: skip
     """What windows of `data`, `apart`, are: the way that suits all of it, 0 where bytes do; or -1.
 
     First, every `coarse`-th window is priced, unless that is 0. A window of which the first
     `length` bytes, under the code of those, take more than `most` times what these take on average
     is priced too; half of the windows may be so. If all are alike, their way is returned, and
-    `found`, float32[2], is bits of a window in this way and as bytes. `lengths`: bits of a symbol
-    by its count in all that are priced first, in any unit.
+    `found`, float32[WAYS], begins with the bits of a window in this way and as bytes. `lengths`:
+    bits of a symbol by its count in all that are priced first, in any unit.
 
-    Else all are priced, and the cheapest sequence of ways goes to `labels`, uint8[windows], see
-    `_label`; a change of ways costs `change` bits, and `costs`, float32[windows, WAYS], is what
-    each takes in each way. A window ends a byte before `data` does, or earlier.
+    Else all are priced, and the cheapest sequence of ways is what `labels`, uint8[windows * (WAYS +
+    2)], begins with, see `_label`; a change of ways costs `change` bits, and `costs`,
+    float32[windows, WAYS], is what each takes in each way. A window ends a byte before `data` does,
+    or earlier.
 
-    Work space: `counts`, int32[COUNTS + 2048], `bits`, uint16[2048], `totals`, float32[WAYS], and
-    `came_from`, uint8[windows * (WAYS + 1)]. `window` and `logs`: as of `window_costs`.
+    Work space: `counts`, int32[COUNTS + 2048], and `bits`, uint16[2048]. `window` and `logs`: as of
+    `window_costs`.
     """
     windows = costs.shape[0]
     for w in range(windows):
@@ -507,8 +520,8 @@ def survey(
     if not mixed:
         return 0
     weight = np.float32(apart) / np.float32(window)
-    path = came_from[WAYS * windows :]
-    _cheapest_path(costs, weight, change, totals, came_from, path)
+    path = labels[windows : 2 * windows]
+    _cheapest_path(costs, weight, change, found, labels[2 * windows :], path)
     _label(data, apart, counts, logs, path, labels)
     return -1
 
