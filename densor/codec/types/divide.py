@@ -41,6 +41,7 @@ _LITTLE, _MAX_LITTLE_BYTES = 8, 1 << 20  # size over what bytes take, of which a
 _MIN_TRIED = 1 / 64  # of the rest of a batch, what bytes take of which all is tried
 _MAX_TOGETHER = 1.1  # of the most that elements may take, what they do under one code
 _MAX_CLEAR = 0.9  # share below which there is no trial of all
+_SURELY = 1.4  # what Zstandard takes over what counts tell of elements: no sample is coded then
 _DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, where context mixing
 # cannot do much more either
 _MAX_TRIAL = 1 << 20  # bytes of which context mixing is tried as a whole
@@ -119,11 +120,6 @@ def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
     return Smallest(coded, encode_batch(batch.of_kind(BYTES), level))
 
 
-def _too_much(some: Bytes, stretch: Stretch, most: float) -> bool:
-    """Whether a sample takes clearly more than `most` bytes as elements, all under one code."""
-    return cost_together(some, stretch.type) > _MAX_TOGETHER * most
-
-
 def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
     """The piece that a region of a stretch becomes; None where its bytes take as little."""
     data = batch.data[region.begin : region.end]
@@ -132,6 +128,7 @@ def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piec
     known = any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in kept)
     if known and _repeats(data, stretch.share):
         return None
+    again = None
     if known or _likely_elements(data, stretch, region.kind, level):
         again = _again(data)
         if _MUCH_AGAIN * again > data.size:
@@ -140,17 +137,33 @@ def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piec
         if known or again < _MIN_AGAIN:
             batch.history.keep(like, stretch.share)
             return Piece(region.begin, region.end, region.kind)
-    least_matched = 0 if region.kind.integers else _MIN_MATCHED * stretch.share
-    if _matched(data[:_GLANCE]) < least_matched:
-        return None
-    piece = _tried_by_sample(batch, stretch, region, level)
+    left = _left(data, stretch, region.kind, again)
+    piece = None if left is None else _tried_by_sample(batch, stretch, region, level, left)
     if piece is not None and piece.clear:
         batch.history.keep(like, stretch.share)
     return piece
 
 
-def _tried_by_sample(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
-    """Likewise, as samples tell."""
+def _left(data: Bytes, stretch: Stretch, kind: Kind, again: int | None) -> float | None:
+    """The share that is left without what repeats; None where that is too little for elements.
+
+    `again`: as of `_again`, where that is known, and little. Only what begins as if nothing
+    repeated, and what may repeat far apart, is looked at on and on.
+    """
+    least = 0 if kind.integers else _MIN_MATCHED * stretch.share
+    if least and _matched(data[:_LOOKED_INTO]) < _MIN_SHARE * least:
+        return None
+    left = _matched(data[:_GLANCE])
+    floats = left >= least > 0 and again is None
+    if left >= _MAX_MATCHED or (floats and _MUCH_AGAIN * _again(data) > data.size):
+        left = _matched(data[:_MAX_LOOKED_AT])
+    return None if left < least else left
+
+
+def _tried_by_sample(
+    batch: Batch, stretch: Stretch, region: Region, level: Level, left: float
+) -> Piece | None:
+    """Likewise, as samples tell. `left`: the share that is left without what repeats."""
     data = batch.data[region.begin : region.end]
     some = _sample(data, region.kind.unit)
     share = data.size / some.size
@@ -158,30 +171,45 @@ def _tried_by_sample(batch: Batch, stretch: Stretch, region: Region, level: Leve
     repeating = by_zstd < _MIN_SHARE * stretch.share * data.size
     if repeating and not level.try_zstd:
         return None
-    slow = level.bytes != "zstd"
+    slow, repeated = level.bytes != "zstd", left < _MAX_MATCHED
     much = by_zstd > _MIN_TRIED * (batch.data.size - data.size)
     typed = region.share * data.size + _PARAMETERS  # a little more than it will be
     if not (slow or much) and typed > _MAX_CLEAR * by_zstd:
         return None
     most = _MAX_SIZE if slow else _max_near(data.size, by_zstd)
-    if not (slow or region.kind.integers) and _too_much(some, stretch, most * by_zstd / share):
-        return None
-    if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
+    together = 0.0
+    if not (slow or region.kind.integers):
+        together = share * cost_together(some, stretch.type)
+        if together > _MAX_TOGETHER * most * by_zstd:
+            return None
+    surely = repeated and not slow and _SURELY * max(typed, together) < by_zstd
+    dense = by_zstd > _DENSE * data.size and typed < _MAX_CLEAR * by_zstd
+    if not surely and (region.kind.integers or not dense):
         again = level.try_zstd and (repeating or region.kind.integers)
         typed = share * _typed_bytes(batch, some, region.kind, again) + _PARAMETERS
-    if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
-        near = not slow and much and typed < most * by_zstd
-        return _tried(batch, region, level) if near else None
-    matched = _matched(data[:_MAX_LOOKED_AT])
-    if not region.kind.integers and matched < _MIN_MATCHED * stretch.share:
-        return None
-    untried, repeated = slow and data.size > _MAX_TRIAL, matched < _MAX_MATCHED
+        if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
+            near = not slow and much and typed < most * by_zstd
+            return _tried(batch, region, level) if near else None
     if data.size > _MAX_LOOKED_AT and not repeated and _MUCH_AGAIN * _again(data) > data.size:
         return _tried(batch, region, level)
+    return _unless_clear(batch, region, level, some, (typed, by_zstd), repeated)
+
+
+def _unless_clear(
+    batch: Batch, region: Region, level: Level, some: Bytes, sizes: tuple[float, float],
+    repeated: bool,
+) -> Piece | None:  # fmt: skip
+    """Likewise, of what takes so much as elements, and by Zstandard."""
+    data = batch.data[region.begin : region.end]
+    typed, by_zstd = sizes
+    slow = level.bytes != "zstd"
+    untried = slow and data.size > _MAX_TRIAL
     if untried and repeated:
         by_zstd = min(by_zstd, len(zstd_compress(data, min(level.zstd, _FAST_ZSTD))))
     dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
-    mixed = share * _cm_bytes(batch, some, level) if slow and not dense else by_zstd
+    mixed = by_zstd
+    if slow and not dense:
+        mixed = data.size / some.size * _cm_bytes(batch, some, level)
     least = min(by_zstd, mixed)
     if typed > _MAX_SIZE * least:
         return None
