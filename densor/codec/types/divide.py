@@ -14,12 +14,20 @@ import numpy as np
 from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, Coding, Smallest
 from densor.codec.choose.candidates import encode_batch
+from densor.codec.choose.sizes import chunk_bytes
 from densor.codec.choose.trials import coded_bytes
 from densor.codec.history import History
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level, level_settings
 from densor.codec.sampling import sample
-from densor.codec.types.find import Region, Stretch, cost_together, find_stretches, region_of
+from densor.codec.types.find import (
+    Region,
+    Stretch,
+    cost_of_differences,
+    cost_together,
+    find_stretches,
+    region_of,
+)
 from densor.codec.zstd import zstd_compress, zstd_smallest
 from densor.entropy.deferred import deferred
 
@@ -128,42 +136,41 @@ def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piec
     known = any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in kept)
     if known and _repeats(data, stretch.share):
         return None
-    again = None
+    few = False
     if known or _likely_elements(data, stretch, region.kind, level):
         again = _again(data)
         if _MUCH_AGAIN * again > data.size:
-            little = _LITTLE * len(zstd_compress(data, 1)) < stretch.share * data.size
-            return None if little else _tried(batch, region, level)
+            near = _again(data, chunk_bytes(region.kind, level))
+            seen = _MUCH_AGAIN * near > data.size  # by what codes the planes of a chunk
+            least = (1 / _LITTLE if seen else _MIN_SHARE) * stretch.share
+            return None if _matched(data) < least else _tried(batch, region, level)
+        few = True
         if known or again < _MIN_AGAIN:
             batch.history.keep(like, stretch.share)
             return Piece(region.begin, region.end, region.kind)
-    left = _left(data, stretch, region.kind, again)
-    piece = None if left is None else _tried_by_sample(batch, stretch, region, level, left)
+    if not region.kind.integers and _repeats_much(data, stretch, few):
+        return None
+    piece = _tried_by_sample(batch, stretch, region, level)
     if piece is not None and piece.clear:
         batch.history.keep(like, stretch.share)
     return piece
 
 
-def _left(data: Bytes, stretch: Stretch, kind: Kind, again: int | None) -> float | None:
-    """The share that is left without what repeats; None where that is too little for elements.
+def _repeats_much(data: Bytes, stretch: Stretch, few: bool) -> bool:
+    """Whether less is left without what repeats than elements take.
 
-    `again`: as of `_again`, where that is known, and little. Only what begins as if nothing
-    repeated, and what may repeat far apart, is looked at on and on.
+    `few`: whether little repeats far apart; if that is not known, it is looked at.
     """
-    least = 0 if kind.integers else _MIN_MATCHED * stretch.share
-    if least and _matched(data[:_LOOKED_INTO]) < _MIN_SHARE * least:
-        return None
-    left = _matched(data[:_GLANCE])
-    floats = left >= least > 0 and again is None
-    if left >= _MAX_MATCHED or (floats and _MUCH_AGAIN * _again(data) > data.size):
-        left = _matched(data[:_MAX_LOOKED_AT])
-    return None if left < least else left
+    least = _MIN_MATCHED * stretch.share
+    if _matched(data[:_LOOKED_INTO]) < _MIN_SHARE * least or _matched(data[:_GLANCE]) < least:
+        return True
+    if few or _MUCH_AGAIN * _again(data) <= data.size:
+        return False
+    return _matched(data[:_MAX_LOOKED_AT]) < least
 
 
-def _tried_by_sample(
-    batch: Batch, stretch: Stretch, region: Region, level: Level, left: float
-) -> Piece | None:
-    """Likewise, as samples tell. `left`: the share that is left without what repeats."""
+def _tried_by_sample(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
+    """Likewise, as samples tell."""
     data = batch.data[region.begin : region.end]
     some = _sample(data, region.kind.unit)
     share = data.size / some.size
@@ -171,28 +178,37 @@ def _tried_by_sample(
     repeating = by_zstd < _MIN_SHARE * stretch.share * data.size
     if repeating and not level.try_zstd:
         return None
-    slow, repeated = level.bytes != "zstd", left < _MAX_MATCHED
+    slow, integers = level.bytes != "zstd", region.kind.integers
     much = by_zstd > _MIN_TRIED * (batch.data.size - data.size)
     typed = region.share * data.size + _PARAMETERS  # a little more than it will be
     if not (slow or much) and typed > _MAX_CLEAR * by_zstd:
         return None
     most = _MAX_SIZE if slow else _max_near(data.size, by_zstd)
-    together = 0.0
-    if not (slow or region.kind.integers):
-        together = share * cost_together(some, stretch.type)
-        if together > _MAX_TOGETHER * most * by_zstd:
-            return None
-    surely = repeated and not slow and _SURELY * max(typed, together) < by_zstd
     dense = by_zstd > _DENSE * data.size and typed < _MAX_CLEAR * by_zstd
-    if not surely and (region.kind.integers or not dense):
-        again = level.try_zstd and (repeating or region.kind.integers)
+    if not slow:
+        together = _together(some, stretch, region.kind)
+        if not integers and share * together > _MAX_TOGETHER * most * by_zstd:
+            return None
+        typed = max(typed, share * together + _PARAMETERS)
+    if (slow or _SURELY * typed > by_zstd) and (integers or not dense):
+        again = level.try_zstd and (repeating or integers)
         typed = share * _typed_bytes(batch, some, region.kind, again) + _PARAMETERS
         if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
             near = not slow and much and typed < most * by_zstd
             return _tried(batch, region, level) if near else None
-    if data.size > _MAX_LOOKED_AT and not repeated and _MUCH_AGAIN * _again(data) > data.size:
-        return _tried(batch, region, level)
+    repeated = _matched(data[:_GLANCE]) < _MAX_MATCHED
+    if not repeated:
+        repeated = _matched(data[:_MAX_LOOKED_AT]) < _MAX_MATCHED
+        if data.size > _MAX_LOOKED_AT and not repeated and _MUCH_AGAIN * _again(data) > data.size:
+            return _tried(batch, region, level)
     return _unless_clear(batch, region, level, some, (typed, by_zstd), repeated)
+
+
+def _together(some: Bytes, stretch: Stretch, kind: Kind) -> float:
+    """What counts say that a sample takes as elements, all under one code."""
+    if kind.integers:
+        return cost_of_differences(some, kind.unit)
+    return cost_together(some, stretch.type)
 
 
 def _unless_clear(
@@ -263,10 +279,11 @@ def _likely_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) ->
     return len(zstd_compress(some, 1)) >= _MIN_SHARE * stretch.plain * some.size
 
 
-def _again(data: Bytes) -> int:
-    """How many of about 256 places for each megabyte hold what stood elsewhere before."""
-    counts, anchors = np.empty(256, np.int32), np.empty(1 << 12, np.uint64)
-    again: int = repeated(data[:_MAX_REPEATED], counts, anchors)
+def _again(data: Bytes, near: int = _MAX_REPEATED) -> int:
+    """How many of about 256 places for each megabyte hold what stood less than `near` before."""
+    counts, places = np.empty(256, np.int32), np.empty(1 << 12, np.int32)
+    anchors = np.empty(1 << 12, np.uint64)
+    again: int = repeated(data[:_MAX_REPEATED], near, counts, anchors, places)
     return again
 
 

@@ -39,6 +39,7 @@ _MAX_HOPELESS = 8  # windows that tell
 _NEAR = 4  # windows on each side of a change that tell what is there
 _UNITS_OF_BIT = 256  # in which bytes on either side of a change are compared
 _PIECE, _PIECES = 128, 8  # elements at each place that is looked at, and places
+_MAX_ELEMENTS = 1 << 15  # that are looked at together
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
 _UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
@@ -142,6 +143,17 @@ def _survey(data: Bytes) -> tuple[int, Costs, Costs, Bytes]:
         labels,
     )
     return way, found, costs, labels[:windows]
+
+
+def cost_of_differences(data: Bytes, size: int) -> float:
+    """Bytes that `data` takes as differences of integers of `size` bytes, which begin with it.
+
+    As much as it has where these take no less than the integers.
+    """
+    count = min(data.size // size - 1, _MAX_ELEMENTS)
+    counts, table = np.empty(1 << 12, np.int32), logs(_MAX_ELEMENTS)
+    found = look_at_elements(data, 1, count, size, counts, table, 1.0)
+    return (found // 256 - 1) / 1024 * data.size if found >= 256 else float(data.size)
 
 
 def cost_together(data: Bytes, way: int) -> float:

@@ -290,13 +290,13 @@ def _is_any(data, at, size, mark, low):
     return nearest == 0
 
 
-@kernel(types.int64(R8, I32, W64))
-def repeated(data, counts, anchors):
-    """How many of the places that are looked at hold 8 bytes that another one held before.
+@kernel(types.int64(R8, types.int64, I32, W64, I32))
+def repeated(data, near, counts, anchors, places):
+    """How many of the places that are looked at hold 8 bytes that one less than `near` before held.
 
     They are those behind a byte of average frequency and, 8 bytes on, one that ends with the same
-    four bits: about one in 4096, wherever what repeats lies. Work space: `counts`, int32[256], and
-    `anchors`, uint64[4096].
+    four bits: about one in 4096, wherever what repeats lies. Work space: `counts`, int32[256],
+    `anchors`, uint64[4096], and `places`, int32[4096]; `data`: of less than 2 GB.
     """
     counts[:] = 0
     piece = min(data.size, _COUNTED) // _PLACES
@@ -310,7 +310,7 @@ def repeated(data, counts, anchors):
             mark = np.uint8(s)
     low = mark & np.uint8(15)
     anchors[:] = 0
-    found = 0
+    found = np.int64(0)
     end = data.size - _BLOCK - 17
     for block in range(0, end, _BLOCK):
         if not _is_any(data, index(block), _BLOCK, mark, low):
@@ -321,9 +321,11 @@ def repeated(data, counts, anchors):
             for i in range(index(part), index(part + _PART)):
                 if data[i] == mark and (data[i + index(8)] & 15) == low:
                     eight = load_u64(data, i + index(9))
-                    place = (eight * _SPREAD) >> np.uint64(52)
-                    found += np.int64(anchors[place] == eight)
-                    anchors[place] = eight
+                    slot = (eight * _SPREAD) >> np.uint64(52)
+                    near_it = np.int64(i) - places[slot] < near
+                    found += np.int64(near_it and anchors[slot] == eight)
+                    anchors[slot] = eight
+                    places[slot] = np.int32(i)
     return found
 
 
@@ -496,8 +498,8 @@ def survey(
 
     Else all are priced, and the cheapest sequence of ways is what `labels`, uint8[windows * (WAYS +
     2)], begins with, see `_label`; a change of ways costs `change` bits, and `costs`,
-    float32[windows, WAYS], is what each takes in each way. A window ends a byte before `data` does,
-    or earlier.
+    float32[windows, WAYS], is what each takes in each way. -1 is returned if labels differ. A
+    window ends a byte before `data` does, or earlier.
 
     Work space: `counts`, int32[COUNTS + 2048], and `bits`, uint16[2048]. `window` and `logs`: as of
     `window_costs`.
@@ -523,7 +525,13 @@ def survey(
     path = labels[windows : 2 * windows]
     _cheapest_path(costs, weight, change, found, labels[2 * windows :], path)
     _label(data, apart, counts, logs, path, labels)
-    return -1
+    found[:2] = 0
+    for w in range(windows):
+        if labels[w] != labels[0]:
+            return -1
+        found[0] += costs[w, path[0]] / np.float32(windows)
+        found[1] += costs[w, 0] / np.float32(windows)
+    return np.int64(path[0])
 
 
 @kernel(types.int64(R8, I64, I64, types.int64, types.int64, types.int64, W16, W16, I32))
