@@ -21,6 +21,7 @@ from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level, level_settings
 from densor.codec.sampling import sample
 from densor.codec.types.find import (
+    WORK,
     Region,
     Stretch,
     cost_of_differences,
@@ -281,9 +282,8 @@ def _likely_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) ->
 
 def _again(data: Bytes, near: int = _MAX_REPEATED) -> int:
     """How many of about 256 places for each megabyte hold what stood less than `near` before."""
-    counts, places = np.empty(256, np.int32), np.empty(1 << 12, np.int32)
-    anchors = np.empty(1 << 12, np.uint64)
-    again: int = repeated(data[:_MAX_REPEATED], near, counts, anchors, places)
+    some, work = data[:_MAX_REPEATED], WORK
+    again: int = repeated(some, near, work.counts, work.anchors, work.places)
     return again
 
 

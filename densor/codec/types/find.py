@@ -7,6 +7,7 @@ costs something, divides them (minimum description length, by dynamic programmin
 meet is then found to the byte, from how likely each byte is on either side.
 """
 
+import threading
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -47,6 +48,19 @@ _BF16, _FP32 = (2, 3), (5, 6, 7, 8)  # ways, by phase
 _INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
 _FLOATS = {2: "F16", 4: "F32", 8: "F64"}
 Costs = npt.NDArray[np.float32]
+
+
+class _Work(threading.local):
+    """Work space of kernels, for each thread: memory that is new each time costs them a tenth."""
+
+    def __init__(self) -> None:
+        self.counts = np.empty(COUNTS + 256 * PHASES, np.int32)
+        self.bits = np.empty(256 * PHASES, np.uint16)
+        self.anchors = np.empty(1 << 12, np.uint64)
+        self.places = np.empty(1 << 12, np.int32)
+
+
+WORK = _Work()
 
 
 class Stretch(NamedTuple):
@@ -134,10 +148,10 @@ def _survey(data: Bytes) -> tuple[int, Costs, Costs, Bytes]:
         _GLANCE,
         _MAX_UNLIKE_IF_SHORT if short else _MAX_UNLIKE,
         _CHANGE,
-        np.empty(COUNTS + 256 * PHASES, np.int32),
+        WORK.counts,
         logs(WINDOW),
         _lengths(windows // coarse * WINDOW // PHASES if coarse else 1),
-        np.empty(256 * PHASES, np.uint16),
+        WORK.bits,
         costs,
         found,
         labels,
@@ -151,8 +165,7 @@ def cost_of_differences(data: Bytes, size: int) -> float:
     As much as it has where these take no less than the integers.
     """
     count = min(data.size // size - 1, _MAX_ELEMENTS)
-    counts, table = np.empty(1 << 12, np.int32), logs(_MAX_ELEMENTS)
-    found = look_at_elements(data, 1, count, size, counts, table, 1.0)
+    found = look_at_elements(data, 1, count, size, WORK.counts, logs(_MAX_ELEMENTS), 1.0)
     return (found // 256 - 1) / 1024 * data.size if found >= 256 else float(data.size)
 
 
@@ -165,8 +178,7 @@ def cost_together(data: Bytes, way: int) -> float:
     if window == 0:
         return 0.0
     costs = np.empty((1, WAYS), np.float32)
-    counts, starts = np.empty(COUNTS, np.int32), np.zeros(1, np.int64)
-    window_costs(data, starts, window, counts, logs(window), costs)
+    window_costs(data, np.zeros(1, np.int64), window, WORK.counts, logs(window), costs)
     return float(costs[0, way]) * data.size / (8 * window)
 
 
@@ -212,13 +224,13 @@ def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tu
     """Label, begin and end of each stretch of windows of one label; those are in `path`."""
     first = [0, *(np.flatnonzero(np.diff(path)) + 1).tolist()]
     ends = [*first[1:], path.size]
-    borders, counts = [0], np.empty(2 * PHASES * 256, np.int32)
+    borders = [0]
     for before, at, behind in zip(first, first[1:], ends[1:], strict=False):
         near = starts[max(before, at - _NEAR) : at], starts[at : min(behind, at + _NEAR)]
         begin, end = int(starts[at - 1]), int(starts[at]) + WINDOW
         begin = max(begin, borders[-1])
         lengths = [_lengths(windows.size * WINDOW // PHASES) for windows in near]
-        borders.append(border(data, *near, WINDOW, begin, max(begin, end), *lengths, counts))
+        borders.append(border(data, *near, WINDOW, begin, max(begin, end), *lengths, WORK.counts))
     borders.append(data.size)
     labels = path[first].tolist()
     return list(zip(labels, borders[:-1], borders[1:], strict=True))
@@ -255,6 +267,6 @@ def _look(data: Bytes, size: int) -> tuple[int, float | None]:
     count, places = data.size // size - 1, 1  # of elements that are whole wherever they begin
     if count > _PIECES * _PIECE:
         count, places = _PIECE, _PIECES
-    table, counts = logs(_PIECES * _PIECE), np.empty(1 << 12, np.int32)
-    found = look_at_elements(data, places, count, size, counts, table, _MAX_SIZE_OF_DIFFERENCES)
+    table, most = logs(_PIECES * _PIECE), _MAX_SIZE_OF_DIFFERENCES
+    found = look_at_elements(data, places, count, size, WORK.counts, table, most)
     return found % 256, (found // 256 - 1) / 1024 if found >= 256 else None

@@ -233,12 +233,12 @@ def _phase(data, at, size, counts, logs):
 @inlined
 def _look(data, places, count, size, counts, logs, most):
     last = data.size // size - 1 - count
-    counts[:] = 0
+    counts[:4096] = 0
     for place in range(places):
         start = last * place // max(1, places - 1) * size
         _count_places(data, start, start + count * size, size, counts)
     phase, _ = _steepest(counts, size, count * places, logs)
-    counts[:] = 0
+    counts[:4096] = 0
     total = (count - 1) * places
     for place in range(places):
         start = last * place // max(1, places - 1) * size
@@ -298,7 +298,7 @@ def repeated(data, near, counts, anchors, places):
     four bits: about one in 4096, wherever what repeats lies. Work space: `counts`, int32[256],
     `anchors`, uint64[4096], and `places`, int32[4096]; `data`: of less than 2 GB.
     """
-    counts[:] = 0
+    counts[:256] = 0
     piece = min(data.size, _COUNTED) // _PLACES
     for place in range(_PLACES):
         begin = data.size // _PLACES * place
