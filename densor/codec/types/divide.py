@@ -121,6 +121,14 @@ def _pieces(batch: Batch, stretches: list[Stretch], level: Level) -> list[Piece]
     return pieces
 
 
+def may_be_bytes(pieces: list[Piece], level: Level) -> bool:
+    """Whether all of what was divided may be smaller as bytes, in one piece, and fast to try.
+
+    No part of what is divided repeats anything of another one.
+    """
+    return level.bytes == "zstd" and not any(p.clear for p in pieces if p.kind is not BYTES)
+
+
 def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
     """Starts coding a piece; `batch` has its bytes and kind."""
     coded = encode_batch(batch, level)
