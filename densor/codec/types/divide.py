@@ -47,7 +47,8 @@ _PARAMETERS = 384  # bytes of a region's frames and parameters, and those of the
 _MAX_SIZE = 0.98  # share of what the bytes take otherwise
 _MAX_NEAR, _MAX_NEAR_BYTES = 1.75, 1 << 16  # likewise of short stretches, all of which is tried
 _LITTLE, _MAX_LITTLE_BYTES = 8, 1 << 20  # size over what bytes take, of which all is tried
-_MIN_TRIED = 1 / 64  # of the rest of a batch, what bytes take of which all is tried
+_MIN_TRIED = 1 / 64  # of the rest of a batch, what bytes take of which all is tried, or may save
+_MIN_REST = 8  # size over that of what else is in a batch, from which that does not count
 _MAX_TOGETHER = 1.1  # of the most that elements may take, what they do under one code
 _MAX_CLEAR = 0.9  # share below which there is no trial of all
 _SURELY = 1.4  # what Zstandard takes over what counts tell of elements: no sample is coded then
@@ -96,11 +97,12 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
     """
     found: list[Piece] = []
     stretches = find_stretches(batch.data, quick=level.bytes == "zstd")
+    rest = batch.data.size - sum(stretch.end - stretch.begin for stretch in stretches)
     if len(stretches) == 1:
-        return _pieces(batch, stretches, level)
+        return _pieces(batch, stretches, level, rest)
     for _, group in groupby(stretches, key=lambda stretch: stretch.type):
         alike = list(group)
-        pieces = _pieces(batch, alike, level)
+        pieces = _pieces(batch, alike, level, rest)
         if pieces and len(alike) > 1:
             some = batch.data[alike[0].begin : alike[-1].end][:_MAX_LOOKED_AT]
             share = math.fsum(stretch.share for stretch in alike) / len(alike)
@@ -110,12 +112,15 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
     return found
 
 
-def _pieces(batch: Batch, stretches: list[Stretch], level: Level) -> list[Piece]:
-    """What stretches become, but those whose bytes take as little."""
+def _pieces(batch: Batch, stretches: list[Stretch], level: Level, rest: int) -> list[Piece]:
+    """What stretches become, but those whose bytes take as little.
+
+    `rest`: bytes of the batch that are in no stretch at all.
+    """
     pieces = []
     for stretch in stretches:
         region = region_of(batch.data, stretch)
-        piece = None if region is None else _worth(batch, stretch, region, level)
+        piece = None if region is None else _worth(batch, stretch, region, level, rest)
         if piece is not None:
             pieces.append(piece)
     return pieces
@@ -137,7 +142,7 @@ def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
     return Smallest(coded, encode_batch(batch.of_kind(BYTES), level))
 
 
-def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
+def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level, rest: int) -> Piece | None:
     """The piece that a region of a stretch becomes; None where its bytes take as little."""
     data = batch.data[region.begin : region.end]
     like = _WORTH, level.bytes, stretch.way, region.kind.dtype
@@ -159,9 +164,13 @@ def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piec
             return Piece(region.begin, region.end, region.kind)
     if not region.kind.integers and _repeats_much(data, stretch, few):
         return None
-    piece = _tried_by_sample(batch, stretch, region, level)
-    if piece is not None and piece.clear:
-        batch.history.keep(like, stretch.share)
+    piece = _tried_by_sample(batch, stretch, region, level, rest)
+    if piece is None or not piece.clear:
+        return piece
+    dense = not region.kind.integers and stretch.plain > _DENSE
+    if level.bytes == "zstd" and not dense and _MIN_REST * rest > data.size:
+        return piece._replace(clear=False)  # it may stand in the rest, too
+    batch.history.keep(like, stretch.share)
     return piece
 
 
@@ -178,7 +187,9 @@ def _repeats_much(data: Bytes, stretch: Stretch, few: bool) -> bool:
     return _matched(data[:_MAX_LOOKED_AT]) < least
 
 
-def _tried_by_sample(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
+def _tried_by_sample(
+    batch: Batch, stretch: Stretch, region: Region, level: Level, rest: int
+) -> Piece | None:
     """Likewise, as samples tell."""
     data = batch.data[region.begin : region.end]
     some = _sample(data, region.kind.unit)
@@ -199,13 +210,18 @@ def _tried_by_sample(batch: Batch, stretch: Stretch, region: Region, level: Leve
         if not integers and share * together > _MAX_TOGETHER * most * by_zstd:
             return None
         typed = max(typed, share * together + _PARAMETERS)
+    pays = slow or by_zstd - typed > _MIN_TRIED * rest
     if (slow or _SURELY * typed > by_zstd) and (integers or not dense):
+        if not pays:
+            return None
         again = level.try_zstd and (repeating or integers)
         typed = share * _typed_bytes(batch, some, region.kind, again) + _PARAMETERS
         if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
             near = not slow and much and typed < most * by_zstd
             return _tried(batch, region, level) if near else None
     repeated = _matched(data[:_GLANCE]) < _MAX_MATCHED
+    if repeated and not pays:
+        return None
     if not repeated:
         repeated = _matched(data[:_MAX_LOOKED_AT]) < _MAX_MATCHED
         if data.size > _MAX_LOOKED_AT and not repeated and _MUCH_AGAIN * _again(data) > data.size:
