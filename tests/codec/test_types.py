@@ -158,7 +158,7 @@ def test_repetitions_far_apart(dtype: str, odd: int, level: int) -> None:
 def test_repetitions_a_megabyte_apart(level: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Squares of small numbers, as an optimizer has, which come again and again."""
     part = np.random.default_rng(8).normal(0, 0.05, 1 << 18).astype(np.float32) ** 2
-    data = part.tobytes() * 3
+    data = part.tobytes() * 2
     size = packed(data, level)
     monkeypatch.setattr(writer, "divide", nothing)
     assert size <= packed(data, level) + HEADER
@@ -260,3 +260,39 @@ def test_what_zstandard_codes_better_is_not_looked_at_closely() -> None:
     assert divide(Batch(data, BYTES, Workers(1)), level) == nothing(
         Batch(data, BYTES, Workers(1)), level
     )
+
+
+@pytest.mark.parametrize("level", [1, 3])
+def test_a_table_of_which_half_stands_elsewhere(
+    level: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As elements it takes less by itself, but what repeats it finds nothing to repeat."""
+    table = (16 * np.sort(np.random.default_rng(7).integers(0, 1 << 22, 3000))).astype("<i8")
+    numbers = table.tobytes()
+    cells = (numbers[i : i + 40] + TEXT[i : i + 7] for i in range(0, len(numbers) // 2, 40))
+    data = 3 * TEXT + numbers + TEXT + b"".join(cells)
+    batch = Batch(np.frombuffer(data, np.uint8), BYTES, Workers(1))
+    assert "I64" in [piece.kind.dtype for piece in divide(batch, level_settings(level))]
+    size = packed(data, level)
+    monkeypatch.setattr(writer, "divide", nothing)
+    assert size <= packed(data, level) + HEADER
+
+
+def test_planes_repeat_within_a_chunk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What repeats beyond that is not tried as elements, which takes long."""
+    part = np.random.default_rng(8).normal(0, 0.05, 1 << 18).astype(np.float32) ** 2
+    data = np.frombuffer(part.tobytes() * 2, np.uint8)
+    monkeypatch.delattr("densor.codec.types.divide.encode_batch")
+    level = level_settings(3)
+    assert divide(Batch(data, BYTES, Workers(1)), level) == nothing(
+        Batch(data, BYTES, Workers(1)), level
+    )
+
+
+def test_counts_tell_enough_of_integers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No sample is coded where they take half of what bytes do; both are coded then."""
+    walk = np.cumsum(np.random.default_rng(4).integers(-20, 20, 100_000)).astype("<i4")
+    monkeypatch.delattr("densor.codec.types.divide.coded_bytes")
+    batch = Batch(walk.view(np.uint8), BYTES, Workers(1))
+    (piece,) = divide(batch, level_settings(3))
+    assert piece.kind.dtype == "I32" and not piece.clear
