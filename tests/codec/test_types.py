@@ -296,3 +296,13 @@ def test_counts_tell_enough_of_integers(monkeypatch: pytest.MonkeyPatch) -> None
     batch = Batch(walk.view(np.uint8), BYTES, Workers(1))
     (piece,) = divide(batch, level_settings(3))
     assert piece.kind.dtype == "I32" and not piece.clear
+
+
+def test_noise_of_integers_that_context_mixing_codes_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Which values of the upper byte there are depends on the lower one."""
+    data = np.random.default_rng(2).integers(-300, 300, 60_000).astype("<i2").tobytes()
+    size = packed(data, 5)
+    monkeypatch.setattr(writer, "divide", nothing)
+    assert size <= packed(data, 5) + HEADER

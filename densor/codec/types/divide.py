@@ -54,6 +54,7 @@ _MAX_CLEAR = 0.9  # share below which there is no trial of all
 _SURELY = 1.4  # what Zstandard takes over what counts tell of elements: no sample is coded then
 _DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, where context mixing
 # cannot do much more either
+_MIN_DENSE = 0.62  # what elements take; less is of integers with few upper bytes, which it mixes
 _MAX_TRIAL = 1 << 20  # bytes of which context mixing is tried as a whole
 _FAST_ZSTD = 3
 _ONLY_MATCHES = -1  # level of Zstandard at which literals stay as they are
@@ -247,7 +248,7 @@ def _unless_clear(
     untried = slow and data.size > _MAX_TRIAL
     if untried and repeated:
         by_zstd = min(by_zstd, len(zstd_compress(data, min(level.zstd, _FAST_ZSTD))))
-    dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
+    dense = by_zstd > _DENSE * data.size and _MIN_DENSE * data.size < typed < _MAX_DENSE * by_zstd
     mixed = by_zstd
     if slow and not dense:
         mixed = data.size / some.size * _cm_bytes(batch, some, level)
@@ -294,7 +295,7 @@ def _likely_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) ->
     """
     if kind.integers or data.size < _GLANCE or stretch.share > _MAX_DENSE * stretch.plain:
         return False
-    if level.bytes != "zstd" and stretch.plain < _DENSE:
+    if level.bytes != "zstd" and (stretch.plain < _DENSE or stretch.share < _MIN_DENSE):
         return False
     if stretch.share > _MAX_CLEAR * stretch.plain < _MAX_CLEAR**2:
         return False
