@@ -211,7 +211,8 @@ def _tried_by_sample(
         if not integers and share * together > _MAX_TOGETHER * most * by_zstd:
             return None
         typed = max(typed, share * together + _PARAMETERS)
-    pays = slow or by_zstd - typed > _MIN_TRIED * rest
+    alone = slow or _MIN_REST * rest <= data.size
+    pays = alone or by_zstd - typed > _MIN_TRIED * rest
     if (slow or _SURELY * typed > by_zstd) and (integers or not dense):
         if not pays:
             return None
