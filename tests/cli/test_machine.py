@@ -62,7 +62,7 @@ def test_warm_puts_kernels_into_a_folder(cli: Callable[..., Ran], tmp_path: Path
     assert ran.code == 0
     found = [path.name for path in folder.iterdir()]
     assert f"{len(found)} files in {folder}" in ran.err
-    assert [name.startswith("codec.spans.encode_kernels.encode_span.") for name in found].count(1)
+    assert [name.startswith("codec.spans.encode_kernels.plan_span.") for name in found].count(1)
 
 
 def test_warm_knows_its_processors(cli: Callable[..., Ran]) -> None:

@@ -40,6 +40,9 @@ def elements(layout: int, content: str) -> Any:
         data[::3] = noise[::3]
         data[1::3] = 77
         data[-PER_CHUNK:] = noise[-PER_CHUNK:]
+        low = data.reshape(ROWS, RUN, size)[:, :, 0]  # a plane that is noise in one chunk alone
+        low &= 3
+        low[2 * PER_CHUNK : 3 * PER_CHUNK] = noise[2 * PER_CHUNK : 3 * PER_CHUNK, :RUN]
     return data.reshape(-1)[: data.size - 7 * size]  # the last row is shorter
 
 

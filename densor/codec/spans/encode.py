@@ -175,7 +175,7 @@ class _Work(NamedTuple):
     classes: Bytes
     plan: tuple[npt.NDArray[Any], ...]
     put: tuple[npt.NDArray[Any], ...]
-    count: tuple[npt.NDArray[Any], ...]
+    tally: tuple[npt.NDArray[Any], ...]
 
 
 def work_space(rows: int, elements: int, size: int, of_chunk: int = 0) -> _Work:

@@ -64,7 +64,7 @@ def _settle(
 
     def counted(begin: int, end: int) -> Numbers:
         totals = np.empty((wanted.size, 256), np.int64)
-        work = work_space(0, run, layout.size).count
+        work = work_space(0, run, layout.size).tally
         some = batch.data[begin:end]
         count_planes(
             some, layout.number, layout.size, run, wanted, runs, begin // row, totals, *work
