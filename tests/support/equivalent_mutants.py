@@ -216,6 +216,12 @@ EQUIVALENT = (
         "nothing but 2 is looked for",
     ),
     Equivalent(
+        "reading",
+        "return self.take(1)[0]",
+        ("0 -> -1",),
+        "it is one byte",
+    ),
+    Equivalent(
         "huffman",
         "if first >= last:",
         ("first >= last -> first > last",),
