@@ -8,13 +8,18 @@ from densor.errors import FileError
 from densor.formats.io.urls import is_url, plain
 
 
-def source_file(path: str, hint: str = "") -> None:
-    """FileError if there is no such file, or if it is a folder; `hint` says what to do then."""
+def source_file(path: str, hint: str = "", missing: str = "") -> None:
+    """FileError if there is no such file, or if it is a folder.
+
+    `hint`: what to do where it is a folder; `missing`: where there is none of this name.
+    """
     if path == DASH or is_url(path := plain(path)):
         return
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
             raise FileError(f"is a folder{hint}")
+    except FileNotFoundError as error:
+        raise FileError(f"{error.strerror}{missing}") from None
     except OSError as error:
         raise FileError(error.strerror or str(error)) from None
 

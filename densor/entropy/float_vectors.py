@@ -90,6 +90,7 @@ both = operation(mask16(mask16, mask16), lambda builder, a, b: builder.and_(a, b
 either = operation(mask16(mask16, mask16), lambda builder, a, b: builder.or_(a, b))
 neither = operation(mask16(mask16), lambda builder, a: builder.not_(a))
 integers = operation(u32x16(f32x16), lambda builder, a: builder.fptosi(a, _V32))
+of_signed = operation(f32x16(u32x16), lambda builder, a: builder.sitofp(a, _VECTOR))
 bits = operation(u32x16(f32x16), lambda builder, a: builder.bitcast(a, _V32))
 of_bits = operation(f32x16(u32x16), lambda builder, a: builder.bitcast(a, _VECTOR))
 
@@ -187,3 +188,19 @@ def store64(typingctx, array, index, vector):
 _LONG_BINARY = f64x16(f64x16, f64x16)
 add64 = operation(_LONG_BINARY, lambda builder, a, b: builder.fadd(a, b))
 multiply64 = operation(_LONG_BINARY, lambda builder, a, b: builder.fmul(a, b))
+subtract64 = operation(_LONG_BINARY, lambda builder, a, b: builder.fsub(a, b))
+splat64 = operation(
+    f64x16(types.float64), lambda builder, value: splat_of(builder, value, _LONG_VECTOR)
+)
+of_signed64 = operation(f64x16(u32x16), lambda builder, a: builder.sitofp(a, _LONG_VECTOR))
+
+
+def _sum_of(builder: Any, a: Any) -> Any:
+    for half in (8, 4, 2, 1):
+        lanes = [(lane + half) % LANES for lane in range(LANES)]
+        a = builder.fadd(a, builder.shuffle_vector(a, a, ir.Constant(_V32, lanes)))
+    return builder.extract_element(a, _I32(0))
+
+
+# The sum of all lanes: of those 8 apart, then of such sums 4, 2 and 1 apart.
+sum64 = operation(types.float64(f64x16), _sum_of)

@@ -131,6 +131,7 @@ load_u32_bytes = _load(_V32, False, 4 * LANES)  # from a uint8 array
 load_u16 = _load(_V16, True, 2 * LANES)  # from a uint8 array
 load_u8 = _load(_V8, True)  # from a uint8 array
 store_u32 = _store(_V32, False)
+store_u32_bytes = _store(_V32, False, 4 * LANES)  # to a uint8 array
 store_u16 = _store(_V16, True, 2 * LANES)  # the low half of each lane, to a uint8 array
 store_u8 = _store(_V8, True)  # the low byte of each lane, to a uint8 array
 

@@ -79,7 +79,10 @@ def test_append(cli: Callable[..., Ran], files: Path) -> None:
         ("append a.densor new --base-entry x", "a.densor: no file named 'x' in the archive"),
         ("append a.densor old", "a.densor: archive already has an entry named 'old'"),
         ("append old new", "old: *"),
-        ("append nothing new", "nothing: No such file or directory"),
+        (
+            "append nothing new",
+            "nothing: No such file or directory; it begins with: densor pack nothing new",
+        ),
         ("diff old nothing", "nothing: No such file or directory"),
         ("diff text text", "text: neither holds tensors that can be told apart"),
     ],

@@ -18,7 +18,7 @@ from densor.codec.table.dictionary import (
     cells_of_times,
 )
 from densor.codec.table.encoder import TableCoder
-from densor.codec.table.kernels import intern
+from densor.codec.table.intern_kernels import intern
 from densor.codec.table.layout import Layout
 from densor.codec.table.prefix_code import code_of, lengths_for
 from densor.codec.table.state import PADDING, QUICK

@@ -1114,3 +1114,10 @@ def test_many_files_in_one_archive(tmp_path: Path) -> None:
     with densor.open(tmp_path / "one.densor") as file:
         assert file.keys() == ["x/y"]
         assert file.get_tensor("x/y").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_what_begins_as_sound_may_be_something_else() -> None:
+    rows = b"RIFF,count\n" + b"".join(b"%d,%d\n" % (i, i * i) for i in range(900))
+    assert plan_file(MemorySource(rows), len(rows)).format == "csv"
+    sound = wav_bytes(bytes(4000))
+    assert plan_file(MemorySource(sound), len(sound)).format == "wav"

@@ -379,6 +379,12 @@ EQUIVALENT = (
     ),
     Equivalent(
         "audio_cascade",
+        "SHIFTS = [0] * 6 + [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7] + list(range(8, 28, 2))",
+        ("28 -> 27",),
+        "the last even number is 26 both ways",
+    ),
+    Equivalent(
+        "audio_cascade",
         "m = [[0] * n for _ in range(n)]",
         ("0 -> 1", "0 -> -1"),
         "the upper half is set, the other is not read",

@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _append(args: argparse.Namespace) -> str:
-    checks.source_file(args.archive)
+    begin = f"; it begins with: densor pack {args.archive} {args.file}"
+    checks.source_file(args.archive, missing=begin)
     if not os.path.exists(args.file) or os.path.isdir(args.file):
         raise FileError(f"{args.file}: no such file")
     from densor.files.append import append

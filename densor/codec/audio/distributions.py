@@ -8,7 +8,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.audio.kernels import SHAPES
+from densor.codec.audio.kernels import SHAPES, TRIED
 from densor.codec.audio.lane_kernels import DIRECT, ESCAPE
 from densor.entropy.arithmetic.logistic import exp_minus, rounded
 from densor.entropy.rans.tables import ONE, Freqs
@@ -74,8 +74,11 @@ def _quantised(shares: I64) -> Freqs:
 
 @functools.cache
 def costs(depth: int) -> npt.NDArray[np.float64]:
-    """float64[256, SHAPES * SCALES]: bits of each token; those without a frequency escape."""
+    """Bits of each token in each distribution; those without a frequency escape.
+
+    float64[256 * SHAPES * SCALES + TRIED], by tokens.
+    """
     freqs = frequencies().astype(np.float64)
     bits = 12 - np.log2(np.maximum(freqs, 1))
     bits = np.where(freqs > 0, bits, 12 - np.log2(_ESCAPES) + depth)
-    return np.ascontiguousarray(bits.T)
+    return np.concatenate([bits.T.reshape(-1), np.zeros(TRIED)])

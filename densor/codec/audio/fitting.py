@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.audio.fitting_kernels import Work, fit_blocks
+from densor.codec.audio.fitting_kernels import WIDE, Work, fit_blocks
 from densor.codec.audio.kernels import MOST, ROW
 from densor.codec.audio.samples import Planes
 
@@ -18,6 +18,7 @@ _ORDERS = 12  # weights of each sort, most often
 _FULL = 0.6  # of these in use, from which more are tried
 _MIN_GAIN = 0.985  # share of the bits that more of them must leave, for their time
 
+F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I32 = npt.NDArray[np.int32]
 
@@ -37,13 +38,18 @@ class Fitter:
         longest = 2 << _BLOCKS[-1]  # the last block has up to twice as many samples
         self._depth = depth
         self._unused = np.empty((1, channels, ROW), np.int32)
+        words = np.empty(channels * 4 * (longest + 2 * MOST), np.uint8)
         self._work = Work(
-            np.empty(channels * (longest + 15 + 2 * MOST)),
-            np.empty(16),
+            words,
+            words.view(np.uint32),
+            np.empty(16, np.uint32),
+            np.empty(channels),
             np.empty((channels, MOST + 1)),
             np.empty((channels, 2 * MOST + 1)),
             np.empty(2 * MOST + 1),
-            np.empty((2 * MOST, 2 * MOST + 1)),
+            np.zeros(2 * WIDE),
+            np.empty(2 * MOST),
+            np.zeros(2 * MOST * WIDE),
             np.empty(2 * MOST),
         )
 
@@ -87,19 +93,21 @@ class Fitter:
         costs = np.zeros(2)
         keep = rows is not None
         rows = self._unused if rows is None else rows
-        sizes = size, shape.orders, self._depth, shape.first
+        sizes = len(planes), size, shape.orders, self._depth, shape.first
         windows = _window(size), _window(last)
-        fit_blocks(planes, *sizes, keep, *windows, self._work, rows, costs)
+        fit_blocks(
+            planes.view(np.uint32).reshape(-1), *sizes, keep, *windows, self._work, rows, costs
+        )
         return costs
 
 
 @functools.lru_cache(64)
-def _window(size: int) -> F64:
+def _window(size: int) -> F32:
     """A window whose first and last quarter rise and fall as parabolas."""
     edge = max(1, size // 4)
     rising = np.minimum(np.arange(size) * 2 + 1, 2 * edge)
     part = rising * (4 * edge - rising) / (4 * edge * edge)
-    found: F64 = np.minimum(part, part[::-1])
+    found: F32 = np.minimum(part, part[::-1]).astype(np.float32)
     return found
 
 

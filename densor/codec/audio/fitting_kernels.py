@@ -1,7 +1,8 @@
 """Loops that find the weights of the fast method: linear prediction from windowed correlations.
 
-Correlations are sums in vectors of 16, whose order is prescribed, so that every processor finds the
-same weights. Bounds are proven by `fitting.py`.
+Windowed samples are words of 16 bits, of which correlations are exact; where they are solved, the
+order of sums is prescribed: every processor finds the same weights. Bounds are proven by
+`fitting.py`.
 """
 
 from typing import NamedTuple
@@ -13,7 +14,11 @@ from numba import types
 
 from densor.codec.audio.kernels import MOST
 from densor.entropy import float_vectors as f
-from densor.entropy.jit import inlined, kernel
+from densor.entropy import vectors as v
+from densor.entropy.bits import bit_length
+from densor.entropy.intrinsics import store_u16
+from densor.entropy.jit import R32, W8, W32, inlined, kernel
+from densor.entropy.word_pairs import multiply_pairs
 
 int64 = numba.int64
 
@@ -21,148 +26,214 @@ _SHIFTS = 2, 14
 _COST_OF_WEIGHT = 20.0  # bits; fewer than it takes let too many be used
 _PATIENCE = 10  # weights in turn that may be of no use before one that is
 _NOISE = 0.1  # variance that samples have at least
+_BITS = 14  # of windowed samples, without a sign: so four sums of two products fit 32 bits
+_ROUND = 1 << 15  # added and taken again, so that numbers are not negative where they are cut off
+_GROUP = 128  # samples whose products are added up as integers
+WIDE = 2 * MOST + 16  # of a row of the matrix, and of a series: with room for a vector behind
 
-_PLANES = types.int32[:, ::1]
 _F64_2D = types.float64[:, ::1]
 
 
 class Work(NamedTuple):
-    """Work space of `fit_blocks`; `longest`: samples of a block."""
+    """Work space of `fit_blocks`; `longest`: samples of a block, in whole groups.
 
-    samples: npt.NDArray[np.float64]  # float64[channels * (longest + 15 + 2 MOST)], windowed
-    lanes: npt.NDArray[np.float64]  # float64[16]
+    `words`: uint8[], channels * 2 * (longest + 2 MOST) words, windowed samples, once more from the
+    second on; `pairs`: the same, two words each. `lanes`: uint32[16]. `scales`: of each channel.
+    `series`: of both sorts, what rows of the matrix begin as. `matrix`: float64[2 MOST * WIDE].
+    """
+
+    words: npt.NDArray[np.uint8]
+    pairs: npt.NDArray[np.uint32]
+    lanes: npt.NDArray[np.uint32]
+    scales: npt.NDArray[np.float64]
     own: npt.NDArray[np.float64]  # float64[channels, MOST + 1]
     both: npt.NDArray[np.float64]  # float64[channels, 2 MOST + 1]
     shifted: npt.NDArray[np.float64]  # float64[2 MOST + 1]
-    matrix: npt.NDArray[np.float64]  # float64[2 MOST, 2 MOST + 1], the right-hand side last
+    series: npt.NDArray[np.float64]  # float64[2 * WIDE]
+    right: npt.NDArray[np.float64]  # float64[2 MOST], the right-hand side
+    matrix: npt.NDArray[np.float64]
     found: npt.NDArray[np.float64]  # float64[2 MOST]
 
 
-_F64 = types.float64[::1]
-_WORK = types.NamedTuple((_F64, _F64, _F64_2D, _F64_2D, _F64, _F64_2D, _F64), Work)
+_F64, _F32 = types.float64[::1], types.float32[::1]
+_WORK = types.NamedTuple((W8, W32, W32, _F64, _F64_2D, _F64_2D, *[_F64] * 5), Work)
 
 
 @inlined
-def _window_block(planes, c, begin, n, window, stride, samples):
-    """Sets a channel from `n` samples, with zeros beside them."""
-    at = c * stride
-    samples[at : at + MOST] = 0
-    samples[at + MOST + n : at + 2 * MOST + (n + 15) // 16 * 16] = 0
-    out = samples[at + MOST : at + MOST + n]
-    row = planes[c, begin : begin + n]
-    for t in range(n):
-        out[t] = np.float64(row[t]) * window[t]
+def _in_groups(n):
+    return (n + _GROUP - 1) // _GROUP * _GROUP
 
 
 @inlined
-def _sum(x, lanes):
-    """The sum of all lanes; `lanes`: float64[16], work space."""
-    f.store64(lanes, 0, x)
-    total = 0.0
+def _bits_of(samples, begin, n, lanes):
+    """Bits that the sizes of `n` samples have at most."""
+    found = v.splat(0)
+    whole = n & -16
+    for t in range(0, whole, 16):
+        x = v.load_u32(samples, begin + t)
+        found = v.either(found, v.exclusive(x, v.shift_right_signed(x, 31)))
+    v.store_u32(lanes, 0, found)
+    used = np.uint32(0)
     for lane in range(16):
-        total += lanes[lane]
-    return total
+        used |= lanes[lane]
+    for t in range(begin + whole, begin + n):
+        x = np.int32(samples[t])
+        used |= np.uint32(x ^ (x >> np.int32(31)))
+    return bit_length(int64(used))
 
 
 @inlined
-def _four_lags(samples, a, b, n, lanes, sums, at):
+def _clear(words, begin, end):
+    """Sets words to 0, sixteen at a time."""
+    for at in range(begin, end, 16):
+        v.store_u16(words, 2 * at, v.splat(0))
+
+
+@inlined
+def _window_block(samples, begin, n, c, window, w, stride):
+    """Sets the words of a channel from `n` samples, with zeros beside them, and its scale."""
+    scale = float(1 << _BITS) / float(int64(1) << _bits_of(samples, begin, n, w.lanes))
+    w.scales[c] = scale
+    at = 2 * c * stride
+    end = at + 2 * MOST + _in_groups(n)
+    _clear(w.words, at, at + MOST)
+    _clear(w.words, at + stride, at + stride + MOST)
+    _clear(w.words, at + MOST + (n & -16), end)
+    _clear(w.words, at + stride + MOST + (n & -16) - 16, end + stride)
+    factor, half = f.splat(np.float32(scale)), f.splat(np.float32(_ROUND + 0.5))
+    at += MOST
+    for t in range(0, n & -16, 16):
+        x = f.multiply(f.of_signed(v.load_u32(samples, begin + t)), f.load(window, t))
+        x = f.add(f.multiply(x, factor), half)
+        word = v.subtract(f.integers(x), v.splat(_ROUND))
+        v.store_u16(w.words, 2 * (at + t), word)
+        v.store_u16(w.words, 2 * (at + stride + t - 1), word)
+    for t in range(n & -16, n):
+        x = np.float32(np.int32(samples[begin + t])) * window[t] * np.float32(scale)
+        word = int64(x + np.float32(_ROUND + 0.5)) - _ROUND
+        store_u16(w.words, 2 * (at + t), word)
+        store_u16(w.words, 2 * (at + stride + t - 1), word)
+
+
+@inlined
+def _four_lags(w, a, b, stride, n, factor, sums, at):
     """Sets `sums[at … at + 3]` to the sums of x[a + t] x[b - i + t] over `n` samples."""
-    s0 = f.multiply64(f.load64(samples, a), f.load64(samples, b))
-    s1 = f.multiply64(f.load64(samples, a), f.load64(samples, b - 1))
-    s2 = f.multiply64(f.load64(samples, a), f.load64(samples, b - 2))
-    s3 = f.multiply64(f.load64(samples, a), f.load64(samples, b - 3))
-    for t in range(16, n, 16):
-        x = f.load64(samples, a + t)
-        s0 = f.add64(s0, f.multiply64(x, f.load64(samples, b + t)))
-        s1 = f.add64(s1, f.multiply64(x, f.load64(samples, b + t - 1)))
-        s2 = f.add64(s2, f.multiply64(x, f.load64(samples, b + t - 2)))
-        s3 = f.add64(s3, f.multiply64(x, f.load64(samples, b + t - 3)))
-    sums[at] = _sum(s0, lanes)
-    sums[at + 1] = _sum(s1, lanes)
-    sums[at + 2] = _sum(s2, lanes)
-    sums[at + 3] = _sum(s3, lanes)
+    a0 = a >> 1
+    b0 = (b + (b & 1) * (stride - 1)) >> 1
+    b1 = (b - 1 + ((b - 1) & 1) * (stride - 1)) >> 1
+    s0 = s1 = s2 = s3 = f.splat64(0.0)
+    for t in range(0, n >> 1, _GROUP >> 1):
+        x = v.load_u32(w.pairs, a0 + t)
+        p0 = multiply_pairs(x, v.load_u32(w.pairs, b0 + t))
+        p1 = multiply_pairs(x, v.load_u32(w.pairs, b1 + t))
+        p2 = multiply_pairs(x, v.load_u32(w.pairs, b0 + t - 1))
+        p3 = multiply_pairs(x, v.load_u32(w.pairs, b1 + t - 1))
+        for i in range(16, _GROUP >> 1, 16):
+            x = v.load_u32(w.pairs, a0 + t + i)
+            p0 = v.add(p0, multiply_pairs(x, v.load_u32(w.pairs, b0 + t + i)))
+            p1 = v.add(p1, multiply_pairs(x, v.load_u32(w.pairs, b1 + t + i)))
+            p2 = v.add(p2, multiply_pairs(x, v.load_u32(w.pairs, b0 + t + i - 1)))
+            p3 = v.add(p3, multiply_pairs(x, v.load_u32(w.pairs, b1 + t + i - 1)))
+        s0 = f.add64(s0, f.of_signed64(p0))
+        s1 = f.add64(s1, f.of_signed64(p1))
+        s2 = f.add64(s2, f.of_signed64(p2))
+        s3 = f.add64(s3, f.of_signed64(p3))
+    sums[at] = f.sum64(s0) * factor
+    sums[at + 1] = f.sum64(s1) * factor
+    sums[at + 2] = f.sum64(s2) * factor
+    sums[at + 3] = f.sum64(s3) * factor
 
 
 @inlined
 def _lags(w, stride, ca, cb, n, low, high, sums):
     """sums[d - low] = the sum of a[t] b[t - d], for d from `low` to `high`; |d| <= MOST."""
-    a, b = ca * stride + MOST, cb * stride + MOST
+    a, b = 2 * ca * stride + MOST, 2 * cb * stride + MOST
+    factor = 1.0 / (w.scales[ca] * w.scales[cb])
     last = high - 3
     d = low
     while d <= high:
         d = min(d, last)  # some twice, at the end
-        _four_lags(w.samples, a, b - d, n, w.lanes, sums, d - low)
+        _four_lags(w, a, b - d, stride, n, factor, sums, d - low)
         d += 4
 
 
 @inlined
-def _fill(own, other, both_, orders, paired, matrix):
-    """Sets the upper triangle and the right-hand side; own samples and the partner's take turns."""
-    columns = 2 * orders if paired else orders
-    step = 2 if paired else 1
-    for a in range(orders):
-        for b in range(a, orders):
-            matrix[step * a, step * b] = own[b - a]
-        matrix[step * a, columns] = own[a + 1]
+def _fill(own, other, both_, orders, paired, series, right):
+    """Sets what rows of the matrix begin as, from the diagonal on, and the right-hand side.
+
+    Own samples and the partner's take turns, where there is one; each sort has a series.
+    """
     if not paired:
-        return columns
-    for a in range(orders):
-        for b in range(a, orders):
-            matrix[2 * a + 1, 2 * b + 1] = other[b - a]
-            matrix[2 * a, 2 * b + 1] = both_[MOST + b - a - 1]
-            if b > a:
-                matrix[2 * a + 1, 2 * b] = both_[MOST + a - b - 1]
-        matrix[2 * a + 1, columns] = both_[MOST + a]
-    return columns
+        for i in range(orders):
+            series[i] = own[i]
+            right[i] = own[i + 1]
+        return orders
+    for i in range(orders):
+        series[2 * i] = own[i]
+        series[2 * i + 1] = both_[MOST + i - 1]
+        series[WIDE + 2 * i] = other[i]
+        series[WIDE + 2 * i + 1] = both_[MOST - i - 2]
+        right[2 * i] = own[i + 1]
+        right[2 * i + 1] = both_[MOST + i]
+    return 2 * orders
 
 
 @inlined
-def _reduce_row(matrix, k, end):
-    """Takes the rows of the factor above from row `k` of the matrix, four at a time."""
-    row = matrix[k, k:end]
+def _reduced(matrix, k, j, x):
+    """`x`, from column `k + j` of row `k` on, without the rows of the factor above."""
     m = int64(0)
     while m + 4 <= k:
-        a, b, c, d = matrix[m, k], matrix[m + 1, k], matrix[m + 2, k], matrix[m + 3, k]
-        ra, rb = matrix[m, k:end], matrix[m + 1, k:end]
-        rc, rd = matrix[m + 2, k:end], matrix[m + 3, k:end]
-        for j in range(row.size):
-            row[j] -= (a * ra[j] + b * rb[j]) + (c * rc[j] + d * rd[j])
+        at = m * WIDE + k
+        b, c, d = at + WIDE, at + 2 * WIDE, at + 3 * WIDE
+        first = f.add64(
+            f.multiply64(f.splat64(matrix[at]), f.load64(matrix, at + j)),
+            f.multiply64(f.splat64(matrix[b]), f.load64(matrix, b + j)),
+        )
+        second = f.add64(
+            f.multiply64(f.splat64(matrix[c]), f.load64(matrix, c + j)),
+            f.multiply64(f.splat64(matrix[d]), f.load64(matrix, d + j)),
+        )
+        x = f.subtract64(x, f.add64(first, second))
         m += 4
     while m < k:
-        a = matrix[m, k]
-        ra = matrix[m, k:end]
-        for j in range(row.size):
-            row[j] -= a * ra[j]
+        at = m * WIDE + k
+        x = f.subtract64(x, f.multiply64(f.splat64(matrix[at]), f.load64(matrix, at + j)))
         m += 1
+    return x
 
 
 @inlined
-def _eliminate(matrix, columns, paired, total, count):
-    """Factors the matrix in place; returns the least cost in bits, about, and its weights.
+def _eliminate(w, columns, paired, total, count):
+    """Factors the matrix; returns the least cost in bits, about, and how many weights it is of.
 
-    Ends where the last weights have not been worth it.
+    The right-hand side is its last column. Ends where the last weights have not been worth it.
     """
-    least = total * 1e-10
-    energy = total
-    best, size = 0.5 * count * np.log2(total / count + _NOISE), int64(0)
+    matrix, series = w.matrix, w.series
+    least, energy = total * 1e-10, total
+    growth = 2.0 ** (2.0 * _COST_OF_WEIGHT / count)  # of the variance, for each weight's bits
+    cost = 1.0
+    best, size = total / count + _NOISE, int64(0)
     for k in range(columns):
-        _reduce_row(matrix, k, columns + 1)
-        pivot = matrix[k, k] + 0.5
+        here, begin = k * (WIDE + 1), (k & 1) * WIDE if paired else int64(0)
+        series[begin + columns - k] = w.right[k]  # what was there is used no more
+        for j in range(0, columns + 1 - k, 16):
+            f.store64(matrix, here + j, _reduced(matrix, k, j, f.load64(series, begin + j)))
+        pivot = matrix[here] + 0.5
         if pivot <= least and not (paired and k & 1):
             pivot = least
         scale = 1.0 / np.sqrt(max(pivot, 1e-3))
-        row = matrix[k, k : columns + 1]
-        for j in range(row.size):
-            row[j] *= scale
-        row[0] = scale  # one over the factor's own, which is used no more
-        energy -= matrix[k, columns] * matrix[k, columns]
-        bits = 0.5 * count * np.log2(max(energy, 0.0) / count + _NOISE)
-        bits += _COST_OF_WEIGHT * (k + 1)
-        if bits < best:
-            best, size = bits, k + 1
+        for j in range(0, columns + 1 - k, 16):
+            f.store64(matrix, here + j, f.multiply64(f.load64(matrix, here + j), f.splat64(scale)))
+        matrix[here] = scale  # one over the factor's own, which is used no more
+        last = matrix[here + columns - k]
+        energy -= last * last
+        cost *= growth
+        variance = (max(energy, 0.0) / count + _NOISE) * cost
+        if variance < best:
+            best, size = variance, k + 1
         elif k + 1 >= size + _PATIENCE:
             break
-    return best, size
+    return 0.5 * count * np.log2(best), size
 
 
 @inlined
@@ -170,15 +241,15 @@ def _store_weights(matrix, columns, paired, size, total, count, depth, found, ro
     """Sets a row of weights from `size` columns of the factored matrix."""
     left = total
     for k in range(size):
-        found[k] = matrix[k, columns]
+        found[k] = matrix[k * WIDE + columns]
         left -= found[k] * found[k]
     most, sum_ = 0.0, 0.0
     for back in range(size):
         k = size - 1 - back
-        value = found[k] * matrix[k, k]
+        value = found[k] * matrix[k * (WIDE + 1)]
         found[k] = value
         for m in range(k):
-            found[m] -= matrix[m, k] * value
+            found[m] -= matrix[m * WIDE + k] * value
         most = max(most, abs(value))
         sum_ += abs(value)
     wanted = 0.5 * np.log2(size * total / max(left, _NOISE * count) + 1.0) + 2.5
@@ -205,16 +276,18 @@ def _solve(w, c, partner, orders, paired, n, depth, keep, row):
     total = w.own[c, 0]
     if total <= 0.0:
         return 0.0, int64(0)
-    columns = _fill(w.own[c], w.own[partner], w.shifted, orders, paired, w.matrix)
-    best, size = _eliminate(w.matrix, columns, paired, total, n)
+    own, other = w.own[c], w.own[partner]
+    columns = _fill(own, other, w.shifted, orders, paired, w.series, w.right)
+    best, size = _eliminate(w, columns, paired, total, n)
     if keep and size:
         _store_weights(w.matrix, columns, paired, size, total, n, depth, w.found, row)
     return best, size
 
 
 @inlined
-def _correlate(w, stride, channels, n, orders):
+def _correlate(w, channels, n, orders):
     """Sets the correlations of all channels of a block."""
+    stride = w.pairs.size // channels
     for c in range(channels):
         _lags(w, stride, c, c, n, int64(0), orders, w.own[c])
         if channels == 1:
@@ -229,28 +302,29 @@ def _correlate(w, stride, channels, n, orders):
 
 @kernel(
     types.void(
-        *(_PLANES, int64, int64, int64, int64, types.boolean, _F64, _F64, _WORK),
+        *(R32, int64, int64, int64, int64, int64, types.boolean, _F32, _F32, _WORK),
         *(types.int32[:, :, ::1], types.float64[::1]),
     )
 )
-def fit_blocks(planes, block, orders, depth, first, keep, window, last_window, w, rows, costs):
-    """Finds the weights of all blocks.
+def fit_blocks(
+    planes, channels, block, orders, depth, first, keep, window, last_window, w, rows, costs
+):
+    """Finds the weights of all blocks; `planes`: uint32[channels * count], samples with a sign.
 
     `first`: the channel of two that is coded first. `costs`: float64[2], zeros, set to the bits
     that errors and weights take, about, and the number of all weights. If `keep`, these are set in
-    `rows`: int32[blocks, channels, ROW], zeros. `window`: float64[block]; `last_window`, of the
+    `rows`: int32[blocks, channels, ROW], zeros. `window`: float32[block]; `last_window`, of the
     last block, which has what is left. `orders`: 3 to MOST, weights of a sort.
     """
-    channels, count = planes.shape
-    stride = w.samples.size // channels
+    count, stride = planes.size // channels, w.pairs.size // channels
     for b in range(max(int64(1), count // block)):
         at = b * block
         last = at + 2 * block > count
         n = count - at if last else block
         for c in range(channels):
             chosen = last_window if last else window
-            _window_block(planes, c, at, n, chosen, stride, w.samples)
-        _correlate(w, stride, channels, n, orders)
+            _window_block(planes, c * count + at, n, c, chosen, w, stride)
+        _correlate(w, channels, _in_groups(n), orders)
         for c in range(channels):
             partner = (1 if c == 0 else c - 1) if channels > 1 else 0
             behind = int64(c == first) if channels == 2 else int64(c == 0)

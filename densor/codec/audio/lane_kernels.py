@@ -327,29 +327,41 @@ def _put_raw(x, value, bits, words, at):
     return v.either(v.shift_left_by(x, bits), v.both(value, _ones(bits))), at - 2 * v.count(full)
 
 
-@kernel(types.int64(types.int64, R8, R32, R32, R32, W32, W8))
-def put_lanes_of(depth, contexts, errors, rows, starts, states, words):
+@kernel(types.void(R8, R8, R8, W8))
+def place_tokens(tokens, contexts, chosen, places):
+    """Sets words of two bytes: each token, and the distribution that `chosen` has of its context.
+
+    `places`: uint8[2 n]. So the coder takes them from memory, see `gather_u32_at`.
+    """
+    for i in range(tokens.size):
+        places[2 * i] = tokens[i]
+        places[2 * i + 1] = chosen[contexts[i]]
+
+
+@kernel(types.int64(types.int64, R8, R32, R8, R32, W32, W8))
+def put_lanes_of(depth, contexts, errors, places, starts, states, words):
     """Codes what `model_lanes` has set, from the end of `words`; returns where it begins.
 
-    `rows`: uint32[CONTEXTS], the place of each context's table. `starts`: as `build_starts` of
-    rANS makes it. `states`: uint32[16]. Room: 64 bytes, and 2 for each 8 bits of a sample, and 2.
+    `places`: as `place_tokens` makes them. `starts`: as `build_starts` of rANS makes it. `states`:
+    uint32[16]. Room: 64 bytes, and 2 for each 8 bits of a sample, and 2.
     """
     at = words.size
     x = v.load_u32(states, 0)
     for j in range(contexts.size // LANES):
         i = contexts.size - (j + 1) * LANES
-        context = v.load_u8(contexts, i)
         error = v.load_u32(errors, i)
-        k_bits = raw_bits_of(context, depth)
-        token, extra, folded = _token_of(error, k_bits)
-        place = v.shift_left(v.gather_u32(rows, context), 8)
-        start = v.gather_u32(starts, v.either(place, token))
-        coded = v.less(v.splat((1 << 16) - 1), start)
+        k_bits = raw_bits_of(v.load_u8(contexts, i), depth)
+        _, extra, folded = _token_of(error, k_bits)
+        start = v.gather_u32_at(starts, places, 2 * i)
         low = v.shift_left_by(v.both(folded, _ones(extra)), k_bits)
         low = v.either(low, v.both(error, _ones(k_bits)))
-        low = v.choose(coded, low, error)
-        total = v.choose(coded, v.add(extra, k_bits), v.splat(depth))
-        start = v.choose(coded, start, v.gather_u32(starts, v.either(place, v.splat(ESCAPE))))
+        total = v.add(extra, k_bits)
+        coded = v.less(v.splat((1 << 16) - 1), start)
+        if v.count(coded) < LANES:
+            escape = v.either(v.both(v.load_u16(places, 2 * i), v.splat(0xFF00)), v.splat(ESCAPE))
+            start = v.choose(coded, start, v.gather_u32(starts, escape))
+            low = v.choose(coded, low, error)
+            total = v.choose(coded, total, v.splat(depth))
         if depth > 16:
             first = v.choose(v.less(total, v.splat(_HALF)), total, v.splat(_HALF))
             x, at = _put_raw(x, v.shift_right(low, _HALF), v.subtract(total, first), words, at)

@@ -21,9 +21,7 @@ from densor.errors import FormatError
 
 _HEAD = struct.Struct("<BBBBI")  # block, channel that is first, own and other weights, their bytes
 LEAST_BLOCK, MOST_BLOCK = 8, 20  # logarithms
-_MOST_MEAN = 1 << 28
 _MOST_LEVEL = 240  # averages stay below 2^30
-_NARROW = 29  # bits of samples whose second differences fit 32 bits
 _MOST_ROOM = 6  # bytes that a sample takes, at most
 
 I32 = npt.NDArray[np.int32]
@@ -73,21 +71,26 @@ def _frame(planes_shape: tuple[int, int], model: Model, block: int, first: int) 
 
 def _with_weights(f: Frame, rows: I32) -> Frame:
     """The frame of some weights, which are as many as are used."""
-    own, other = _used(rows)
-    return f._replace(own=own, other=other, paired=_are_pairs(f, rows))
+    used = _used(rows)
+    return f._replace(own=used.own, other=used.other, paired=int(f.depth <= 16 and used.short))
 
 
-def _are_pairs(f: Frame, rows: I32) -> int:
-    """Whether samples and weights are words of 16 bits."""
-    return int(f.depth <= 16 and not (rows != rows.astype(np.int16)).any())
+class Used(NamedTuple):
+    """What rows of weights have: as many of a sort, and whether all fit 16 bits; the most that the
+    sizes of those of a row add up to."""
+
+    own: int
+    other: int
+    short: bool
+    most: int
 
 
-def _used(rows: I32) -> tuple[int, int]:
-    """Weights of own samples and of the partner's, up to the last one that is not 0."""
-    used = np.abs(rows.reshape(-1, ROW)).max(0)
-    parts = used[1 : 1 + MOST], used[1 + MOST :]
-    own, other = (int(part.nonzero()[0].max(initial=-1)) + 1 for part in parts)
-    return own, other
+def _used(rows: I32) -> Used:
+    """Weights of own samples and of the partner's count up to the last one that is not 0."""
+    found = np.zeros(len(Used._fields), np.int64)
+    kernels.survey_weights(rows.reshape(-1), found)
+    own, other, wide, most = found.tolist()
+    return Used(own, other, not wide, most)
 
 
 def _lanes(f: Frame) -> Lanes:
@@ -110,11 +113,8 @@ def _begin(f: Frame, w: Lanes, levels: Bytes) -> None:
 
 def _levels(planes: Planes, depth: int) -> Bytes:
     """The context that suits the errors of fixed prediction, about."""
-    first = planes[:, :4096] if depth <= _NARROW else planes[:, :4096].astype(np.int64)
-    steps = np.abs(np.diff(first, 2)) >> max(0, depth - 24)
-    means = np.clip(steps.sum(1, dtype=np.int64) * 32 // max(1, steps.shape[1]), 1, _MOST_MEAN)
-    octaves = np.array([int(mean).bit_length() - 1 for mean in means])
-    found: Bytes = ((octaves << 2 | ((means << 2 >> octaves) & 3)) << 1).astype(np.uint8)
+    found = np.empty(len(planes), np.uint8)
+    kernels.first_levels(planes, max(0, depth - lane_kernels.DEEP), found)
     return found
 
 
@@ -146,7 +146,10 @@ def choose_contexts(counts: npt.NDArray[np.uint32], depth: int, usual: Bytes) ->
     """The cheapest distribution for each context; `usual` where there is nothing to go by."""
     found = usual.copy()
     table = costs(depth)
-    kernels.choose_contexts(counts, table, np.empty(table.shape[1]), found)
+    kernels.choose_contexts(
+        *(counts.reshape(-1), table, (table.size - kernels.TRIED) // 256),
+        *(np.empty(kernels.TRIED), found),
+    )
     return found
 
 
@@ -161,7 +164,8 @@ def payload_of(model: Model, found: Modelled, starts: npt.NDArray[np.uint32]) ->
     firsts = wide[:, : -(-f.depth // 8)].reshape(-1)
     states = np.full(LANES, FIRST, np.uint32)
     words = np.empty(_MOST_ROOM * found.errors.size + 64, np.uint8)
-    places = model.contexts.astype(np.uint32)
+    places = np.empty(2 * found.tokens.size, np.uint8)
+    lane_kernels.place_tokens(found.tokens, found.contexts, model.contexts, places)
     at = lane_kernels.put_lanes_of(
         *(f.depth, found.contexts, found.errors, places, starts, states, words)
     )
@@ -182,15 +186,21 @@ class Slots(NamedTuple):
     """What a decoder looks up."""
 
     rows: npt.NDArray[np.uint32]  # uint32[CONTEXTS]
-    table: npt.NDArray[np.uint32]  # uint32[rows << 12]
+    table: npt.NDArray[np.uint32]  # uint32[distributions << 12]
+
+
+@functools.cache
+def _slots_table() -> npt.NDArray[np.uint32]:
+    """`build_table` of all distributions."""
+    freqs = frequencies()
+    table = np.empty(len(freqs) << 12, np.uint32)
+    build_table(freqs, table)
+    return table
 
 
 def slots_of(model: Model) -> Slots:
     """The tables of the distributions that a model has."""
-    used, rows = np.unique(model.contexts, return_inverse=True)
-    table = np.empty(len(used) << 12, np.uint32)
-    build_table(np.ascontiguousarray(frequencies()[used]), table)
-    return Slots(rows.astype(np.uint32), table)
+    return Slots(model.contexts.astype(np.uint32), _slots_table())
 
 
 def decode(model: Model, slots: Slots, payload: Bytes, out: Bytes) -> None:
@@ -215,8 +225,8 @@ def decode(model: Model, slots: Slots, payload: Bytes, out: Bytes) -> None:
     _begin(f, w, levels)
     firsts = payload[_HEAD.size + channels : at].reshape(-1, width)
     _starts(f, w)[:] = _signed(firsts, model.depth).reshape(channels, LANES)
-    rows = _weights(f, payload[at : at + size], size)
-    f = f._replace(paired=_are_pairs(f, rows))
+    rows, short = _weights(f, payload[at : at + size], size)
+    f = f._replace(paired=int(f.depth <= 16 and short))
     at += size
     states = payload[at : at + 4 * LANES]
     if states.size < 4 * LANES:
@@ -245,8 +255,8 @@ def _signed(firsts: Bytes, depth: int) -> I32:
     return found
 
 
-def _weights(f: Frame, data: Bytes, size: int) -> I32:
-    """Rows of all blocks, as `take_lanes` has them."""
+def _weights(f: Frame, data: Bytes, size: int) -> tuple[I32, bool]:
+    """Rows of all blocks, as `take_lanes` has them, and whether weights fit 16 bits."""
     blocks = max(1, f.count // f.block)
     if data.size < size or blocks * f.channels * 2 > data.size:
         raise FormatError("audio chunk has too few weights")
@@ -254,8 +264,7 @@ def _weights(f: Frame, data: Bytes, size: int) -> I32:
     used = kernels.unpack_weights(data, rows)
     if used < 0 or (used + 7) >> 3 != size or (used & 7 and data[-1] >> (used & 7)):
         raise FormatError("audio chunk has impossible weights")
-    own, other = _used(rows[:, :, :])
-    sums = np.abs(rows[:, :, 1:].astype(np.int64)).sum(2)
-    if own > f.own or other > f.other or sums.max() >= 1 << (16 if f.depth <= 16 else 20):
+    has = _used(rows)
+    if has.own > f.own or has.other > f.other or has.most >= 1 << (16 if f.depth <= 16 else 20):
         raise FormatError("audio chunk has impossible weights")
-    return rows.reshape(-1)
+    return rows.reshape(-1), has.short

@@ -14,9 +14,6 @@ from densor.errors import FormatError
 Planes = npt.NDArray[np.int32]  # int32[channels, count]
 
 _MOST_BITS = 25  # of a float as an integer
-_SHARE_OF_VALUES = 0.7  # of those that are to be expected, for ranks to be worth it
-_FEW = 16  # times as many would be possible
-_EXPECTED = 12  # times that a value occurs, on average
 
 
 def _kind(layout: Layout) -> str | None:
@@ -26,9 +23,18 @@ def _kind(layout: Layout) -> str | None:
     return f"{'>' if layout.big else '<'}i{layout.size}"
 
 
+def _are_words(layout: Layout) -> bool:
+    """Whether samples are words of one channel or two, which lie so often."""
+    return _kind(layout) == "<i2" and layout.channels <= 2
+
+
 def planes_of(layout: Layout, data: Bytes) -> Planes:
     """All samples as integers; of floats, their bits."""
     kind = _kind(layout)
+    if _are_words(layout) and data.flags.c_contiguous:
+        words = np.empty((layout.channels, data.size // layout.stride), np.int32)
+        kernels.split_words(data, layout.channels, words.view(np.uint32).reshape(-1))
+        return words
     if kind is not None and data.flags.c_contiguous:
         rows = data.view(kind).reshape(-1, layout.channels)
         found: Planes = np.require(rows.T, np.int32, ("C", "W"))  # kernels take no read-only memory
@@ -79,33 +85,12 @@ def _with_ranks(model: Model, planes: Planes, low: int, most: int) -> Model:
     """Ranks instead of samples, where few of the values occur that are to be expected."""
     counts = np.zeros(most - low + 1, np.uint32)
     kernels.count_values(planes, low, counts)
-    size = int(np.count_nonzero(counts))
-    few = (_FEW * size) << model.shift <= counts.size
-    repeated = few and _EXPECTED * size <= 2 * planes.size
-    possible = counts[:: 1 << model.shift]
-    if not repeated and not _has_gaps(possible, -(low >> model.shift), planes.size):
+    middle = -(low >> model.shift)
+    if not kernels.find_few(counts, 1 << model.shift, middle, planes.size):
         return model
     values = (np.flatnonzero(counts) + low).astype(np.int32)
     ranked = replace(model, shift=0, values=values)
     return replace(ranked, depth=max(1, (values.size - 1).bit_length()))
-
-
-def _has_gaps(counts: npt.NDArray[np.uint32], middle: int, total: int) -> bool:
-    """Whether many values about the middle do not occur, although each should several times.
-
-    `total`: of all counts.
-    """
-    middle = min(max(middle, 0), counts.size - 1)
-    left = total  # of the stretch below, which only shrinks
-    for octave in range(16, 3, -1):
-        low, high = max(0, middle - (1 << octave)), min(counts.size, middle + (1 << octave))
-        if high - low < 16 or left < _EXPECTED * (high - low):
-            continue
-        left = int(counts[low:high].sum(dtype=np.int64))
-        if left >= _EXPECTED * (high - low):
-            used = np.count_nonzero(counts[low:high])
-            return bool(used < _SHARE_OF_VALUES * (high - low))
-    return False
 
 
 def _of_floats(layout: Layout, planes: Planes) -> Model | None:
@@ -162,6 +147,10 @@ def restore(model: Model, planes: Planes, data: Bytes) -> None:
         planes = planes << np.int32(model.shift)
     at = model.layout
     kind = _kind(at)
+    if _are_words(at) and data.flags.c_contiguous:
+        words = np.ascontiguousarray(planes, np.int32).view(np.uint32).reshape(-1)
+        kernels.join_words(words, at.channels, data)
+        return
     if kind is not None and data.flags.c_contiguous:
         data.view(kind).reshape(-1, at.channels)[:] = planes.T
         return

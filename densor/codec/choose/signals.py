@@ -42,9 +42,8 @@ def as_image(batch: Batch, level: Level, encode: Encode) -> Coding:
 
 def as_audio(batch: Batch, level: Level, encode: Encode) -> Coding:
     encoder = None if batch.base else CODECS[registry.CODEC_AUDIO].propose(batch, level)
-    elements = replace(batch, kind=replace(batch.kind, audio=None))
     if encoder is None:
-        return encode(elements, level)
+        return encode(_as_elements(batch), level)
     simpler = [proposed(registry.CODEC_AUDIO, batch, way) for way in with_simpler_sound(level)]
     coded = encoder.encode()
     if simpler:
@@ -53,10 +52,15 @@ def as_audio(batch: Batch, level: Level, encode: Encode) -> Coding:
         return coded
     if batch.data.size > SOUND_SAMPLE and _clearly_sound(batch, level, encode):
         return coded
-    otherwise = encode(elements, level)
+    otherwise = encode(_as_elements(batch), level)
     if level.bytes == "zstd" or not _may_be_bytes(batch, level):
         return Smallest(coded, otherwise)
     return Smallest(coded, otherwise, encode(replace(batch, kind=BYTES), level))
+
+
+def _as_elements(batch: Batch) -> Batch:
+    """Samples of sound as any other elements."""
+    return batch.of_kind(replace(batch.kind, audio=None))
 
 
 def _predicted(ways: Sequence[Encoder]) -> bool:
@@ -86,8 +90,7 @@ def _clearly_sound(batch: Batch, level: Level, encode: Encode) -> bool:
     piece = _middle(batch, SOUND_SAMPLE)
     quick = level_settings(DEFAULT_LEVEL)
     as_sound = coded_bytes(piece, quick, registry.CODEC_AUDIO)
-    elements = replace(piece, kind=replace(piece.kind, audio=None))
-    coded = encode(elements, quick).result()
+    coded = encode(_as_elements(piece), quick).result()
     otherwise = sum(len(chunk.payload) for chunk in coded.chunks)
     return as_sound < MAX_SHARE_OF_SOUND * otherwise
 

@@ -26,7 +26,7 @@ from densor.errors import FormatError
 join_values, put_listed_runs, put_runs = deferred(
     "densor.codec.pages.kernels", "join_values", "put_listed_runs", "put_runs"
 )
-intern = deferred("densor.codec.table.kernels", "intern")
+intern = deferred("densor.codec.table.intern_kernels", "intern")
 
 WORD = 4  # bytes of a length
 _ROOM = 12  # bytes of a run of eight values, about, beside those themselves

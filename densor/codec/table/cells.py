@@ -28,9 +28,11 @@ from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 from densor.runtime.buffers import ThreadBuffers
 
-intern_columns, read_numbers, scale_numbers, split_rows = deferred(
-    "densor.codec.table.kernels", "intern_columns", "read_numbers", "scale_numbers", "split_rows"
+intern_columns = deferred("densor.codec.table.intern_kernels", "intern_columns")
+read_numbers, scale_numbers = deferred(
+    "densor.codec.table.number_kernels", "read_numbers", "scale_numbers"
 )
+split_rows = deferred("densor.codec.table.split_kernels", "split_rows")
 take_symbols = deferred("densor.codec.table.symbol_kernels", "take_symbols")
 
 _MAX_SHARE_OF_PIECES = 0.3  # of the bytes; beyond, this is no table

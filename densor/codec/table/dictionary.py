@@ -14,7 +14,9 @@ from densor.codec.table.wire import Reader
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
-write_numbers, write_times = deferred("densor.codec.table.kernels", "write_numbers", "write_times")
+write_numbers, write_times = deferred(
+    "densor.codec.table.number_kernels", "write_numbers", "write_times"
+)
 
 TEXTS, NUMBERS, DAYS, SECONDS, SECONDS_SPACE, SECONDS_ZULU = range(6)  # kinds of dictionaries
 MISSING = -(1 << 40)  # the number of a cell that is none

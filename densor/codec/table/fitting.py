@@ -35,6 +35,8 @@ _FEW_DIFFERENT = 16  # cells of columns that are looked at beside the symbol bef
 _MIN_DIFFERENT = 12  # cells of columns that are added or subtracted
 _MAX_NUMERIC = 12  # columns that are
 _CLOCK = 2400
+_LEAST_ROWS, _SHARE_OF_ROWS = 1 << 10, 3  # binary: an eighth of a sample is looked at first
+_ROUGHLY_BEST = 4  # sums and differences that are then looked at in all of it
 _MIN_GAIN = 0.02  # share that a parent must save, to count
 _ADDED_SHARE = 0.9  # of the cost under the best parent, that a sum must cost less than
 _READ_SHARE = 0.01  # of the bits of columns that a context needs, which it must save
@@ -82,11 +84,22 @@ class Sample:
         counters = self._logs, self._contexts, self._pairs
         return float(context_cost(found, flat, symbols, first, *counters))
 
+    def cost_under(self, column: int, parent: Parent) -> float:
+        """The same under one parent, whose values are not kept."""
+        cost = self.cost(column, Context((parent,)))
+        del self._known[parent]
+        return cost
+
     def _values(self, parent: Parent) -> I64:
         if parent not in self._known:
             self._known[parent] = np.empty(self.rows, np.int64)
             values_of(parent, self.column, self._known[parent])
         return self._known[parent]
+
+    def shorter(self) -> "Sample":
+        """Its first rows, by which what is best is found roughly."""
+        rows = max(_LEAST_ROWS, self.rows >> _SHARE_OF_ROWS)
+        return Sample([c and c.first(rows) for c in self._columns], self.counts, rows)
 
     def forget(self) -> None:
         """Frees the values of parents that are made of two columns."""
@@ -122,6 +135,7 @@ class Plan:
 
     def __init__(self, sample: Sample, coded: Sequence[int], known: Sequence[int] = ()) -> None:
         self._sample = sample
+        self._shorter = sample.shorter()
         coded = [*known, *coded]
         self._alone = {c: [sample.cost(c, context) for context in OWN] for c in coded}
         self._base = {c: min(costs[:2]) for c, costs in self._alone.items()}
@@ -244,27 +258,25 @@ class Plan:
         self, column: int, before: Sequence[int], singles: Sequence[tuple[float, Parent]]
     ) -> list[tuple[float, Parent]]:
         """The best sum or difference of two columns, where it is better than any of them."""
-        sample = self._sample
+        sample, shorter = self._sample, self._shorter
         if not sample.numeric(column):
             return []
         near = [parent.a for _, parent in singles if sample.numeric(parent.a)][:_MAX_NUMERIC]
         near += [j for j in before if sample.numeric(j) and j not in near][-_MAX_NUMERIC:]
         clocks = {j: sample.is_clock(j) for j in near}
         is_clock = sample.is_clock(column)
-        found = []
+        ways = []
         for a in near:
             for b in near:
                 if a == b:
                     continue
                 both = clocks[a] and clocks[b]
-                ways = [CLOCK_DIFFERENCE if both or is_clock else DIFFERENCE]
+                ways.append(Parent(CLOCK_DIFFERENCE if both or is_clock else DIFFERENCE, a, b))
                 if a < b:
-                    ways.append(CLOCK_SUM if both or is_clock else SUM)
-                for operation in ways:
-                    parent = Parent(operation, a, b)
-                    found.append((sample.cost(column, Context((parent,))), parent))
-                    sample.forget()
-        best = min(found, default=None)
+                    ways.append(Parent(CLOCK_SUM if both or is_clock else SUM, a, b))
+        if len(ways) > _ROUGHLY_BEST:
+            ways = sorted(ways, key=lambda way: shorter.cost_under(column, way))[:_ROUGHLY_BEST]
+        best = min(((sample.cost_under(column, way), way) for way in ways), default=None)
         if best is None or (singles and best[0] > _ADDED_SHARE * singles[0][0]):
             return []
         return [best]

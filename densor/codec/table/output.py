@@ -18,7 +18,7 @@ from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
 join_cells, join_rows, joined_size, lay_out_cells = deferred(
-    "densor.codec.table.kernels", "join_cells", "join_rows", "joined_size", "lay_out_cells"
+    "densor.codec.table.join_kernels", "join_cells", "join_rows", "joined_size", "lay_out_cells"
 )
 
 

@@ -8,8 +8,9 @@ from densor.codec.table.state import MAX_LENGTH, Code
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError
 
-huffman_lengths = deferred("densor.codec.table.kernels", "huffman_lengths")
-make_code = deferred("densor.codec.table.symbol_kernels", "make_code")
+huffman_lengths, make_code = deferred(
+    "densor.codec.table.symbol_kernels", "huffman_lengths", "make_code"
+)
 
 _INDEX_BITS = 24  # of a symbol, beside how often it occurs
 

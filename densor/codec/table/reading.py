@@ -18,7 +18,7 @@ from densor.codec.table.state import PADDING
 from densor.entropy.deferred import deferred
 from densor.errors import FormatError, LimitError
 
-join_rows = deferred("densor.codec.table.kernels", "join_rows")
+join_rows = deferred("densor.codec.table.join_kernels", "join_rows")
 
 _FIRST = 1 << 9  # bytes of a chunk in which its head is looked for
 

@@ -10,6 +10,7 @@ QUICK = 12  # bits that the table of a decoder of prefix codes is entered with
 FUNCTION_PLACES = 1 << 18
 MAX_DECIMALS = 18  # of a number, and its digits at most
 MAX_VALUE = 10**MAX_DECIMALS
+LF, CR = 10, 13  # what lines end with
 TRIMMED, QUOTED = 32, 64  # beside the decimals: without zeros at the end; between quotes
 MISSING_STEP = -(1 << 63)  # which no numbers of a table lie apart
 

@@ -286,3 +286,30 @@ def add_up(symbols, modulus):
         if last >= modulus:
             last -= modulus
         symbols[index(row)] = last
+
+
+@kernel(types.void(I64, I64, I64, I64, I64))
+def huffman_lengths(counts, weights, parents, depths, lengths):
+    """Lengths of Huffman's code for n counts in ascending order, each at least 1 (two queues).
+
+    Work space: `weights`, int64[n]; `parents`, int64[2 n]; `depths`, int64[n], zeros.
+    """
+    n = counts.size
+    leaf = int64(0)
+    inner = int64(0)
+    for made in range(n - 1):
+        total = int64(0)
+        for _ in range(2):
+            if inner >= made or (leaf < n and counts[index(leaf)] <= weights[index(inner)]):
+                total += counts[index(leaf)]
+                parents[index(leaf)] = n + made
+                leaf += 1
+            else:
+                total += weights[index(inner)]
+                parents[index(n + inner)] = n + made
+                inner += 1
+        weights[index(made)] = total
+    for node in range(n - 3, -1, -1):
+        depths[index(node)] = depths[index(parents[index(n + node)] - n)] + 1
+    for i in range(n):
+        lengths[index(i)] = depths[index(parents[index(i)] - n)] + 1 if n > 1 else 0

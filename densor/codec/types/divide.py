@@ -14,12 +14,21 @@ import numpy as np
 from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, Coding, Smallest
 from densor.codec.choose.candidates import encode_batch
+from densor.codec.choose.sizes import chunk_bytes
 from densor.codec.choose.trials import coded_bytes
 from densor.codec.history import History
 from densor.codec.kind import BYTES, Kind
 from densor.codec.levels import Level, level_settings
 from densor.codec.sampling import sample
-from densor.codec.types.find import Region, Stretch, cost_together, find_stretches, region_of
+from densor.codec.types.find import (
+    WORK,
+    Region,
+    Stretch,
+    cost_of_differences,
+    cost_together,
+    find_stretches,
+    region_of,
+)
 from densor.codec.zstd import zstd_compress, zstd_smallest
 from densor.entropy.deferred import deferred
 
@@ -38,11 +47,14 @@ _PARAMETERS = 384  # bytes of a region's frames and parameters, and those of the
 _MAX_SIZE = 0.98  # share of what the bytes take otherwise
 _MAX_NEAR, _MAX_NEAR_BYTES = 1.75, 1 << 16  # likewise of short stretches, all of which is tried
 _LITTLE, _MAX_LITTLE_BYTES = 8, 1 << 20  # size over what bytes take, of which all is tried
-_MIN_TRIED = 1 / 64  # of the rest of a batch, what bytes take of which all is tried
+_MIN_TRIED = 1 / 64  # of the rest of a batch, what bytes take of which all is tried, or may save
+_MIN_REST = 8  # size over that of what else is in a batch, from which that does not count
 _MAX_TOGETHER = 1.1  # of the most that elements may take, what they do under one code
 _MAX_CLEAR = 0.9  # share below which there is no trial of all
+_SURELY = 1.4  # what Zstandard takes over what counts tell of elements: no sample is coded then
 _DENSE, _MAX_DENSE = 0.7, 0.95  # what Zstandard leaves, and elements of that, where context mixing
 # cannot do much more either
+_MIN_DENSE = 0.62  # what elements take; less is of integers with few upper bytes, which it mixes
 _MAX_TRIAL = 1 << 20  # bytes of which context mixing is tried as a whole
 _FAST_ZSTD = 3
 _ONLY_MATCHES = -1  # level of Zstandard at which literals stay as they are
@@ -86,11 +98,12 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
     """
     found: list[Piece] = []
     stretches = find_stretches(batch.data, quick=level.bytes == "zstd")
+    rest = batch.data.size - sum(stretch.end - stretch.begin for stretch in stretches)
     if len(stretches) == 1:
-        return _pieces(batch, stretches, level)
+        return _pieces(batch, stretches, level, rest)
     for _, group in groupby(stretches, key=lambda stretch: stretch.type):
         alike = list(group)
-        pieces = _pieces(batch, alike, level)
+        pieces = _pieces(batch, alike, level, rest)
         if pieces and len(alike) > 1:
             some = batch.data[alike[0].begin : alike[-1].end][:_MAX_LOOKED_AT]
             share = math.fsum(stretch.share for stretch in alike) / len(alike)
@@ -100,15 +113,26 @@ def _typed(batch: Batch, level: Level) -> list[Piece]:
     return found
 
 
-def _pieces(batch: Batch, stretches: list[Stretch], level: Level) -> list[Piece]:
-    """What stretches become, but those whose bytes take as little."""
+def _pieces(batch: Batch, stretches: list[Stretch], level: Level, rest: int) -> list[Piece]:
+    """What stretches become, but those whose bytes take as little.
+
+    `rest`: bytes of the batch that are in no stretch at all.
+    """
     pieces = []
     for stretch in stretches:
         region = region_of(batch.data, stretch)
-        piece = None if region is None else _worth(batch, stretch, region, level)
+        piece = None if region is None else _worth(batch, stretch, region, level, rest)
         if piece is not None:
             pieces.append(piece)
     return pieces
+
+
+def may_be_bytes(pieces: list[Piece], level: Level) -> bool:
+    """Whether all of what was divided may be smaller as bytes, in one piece, and fast to try.
+
+    No part of what is divided repeats anything of another one.
+    """
+    return level.bytes == "zstd" and not any(p.clear for p in pieces if p.kind is not BYTES)
 
 
 def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
@@ -119,12 +143,7 @@ def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
     return Smallest(coded, encode_batch(batch.of_kind(BYTES), level))
 
 
-def _too_much(some: Bytes, stretch: Stretch, most: float) -> bool:
-    """Whether a sample takes clearly more than `most` bytes as elements, all under one code."""
-    return cost_together(some, stretch.type) > _MAX_TOGETHER * most
-
-
-def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
+def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level, rest: int) -> Piece | None:
     """The piece that a region of a stretch becomes; None where its bytes take as little."""
     data = batch.data[region.begin : region.end]
     like = _WORTH, level.bytes, stretch.way, region.kind.dtype
@@ -132,24 +151,46 @@ def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piec
     known = any(abs(stretch.share / share - 1) < _MAX_UNLIKE for share in kept)
     if known and _repeats(data, stretch.share):
         return None
+    few = False
     if known or _likely_elements(data, stretch, region.kind, level):
         again = _again(data)
         if _MUCH_AGAIN * again > data.size:
-            little = _LITTLE * len(zstd_compress(data, 1)) < stretch.share * data.size
-            return None if little else _tried(batch, region, level)
+            near = _again(data, chunk_bytes(region.kind, level))
+            seen = _MUCH_AGAIN * near > data.size  # by what codes the planes of a chunk
+            least = (1 / _LITTLE if seen else _MIN_SHARE) * stretch.share
+            return None if _matched(data) < least else _tried(batch, region, level)
+        few = True
         if known or again < _MIN_AGAIN:
             batch.history.keep(like, stretch.share)
             return Piece(region.begin, region.end, region.kind)
-    least_matched = 0 if region.kind.integers else _MIN_MATCHED * stretch.share
-    if _matched(data[:_GLANCE]) < least_matched:
+    if not region.kind.integers and _repeats_much(data, stretch, few):
         return None
-    piece = _tried_by_sample(batch, stretch, region, level)
-    if piece is not None and piece.clear:
-        batch.history.keep(like, stretch.share)
+    piece = _tried_by_sample(batch, stretch, region, level, rest)
+    if piece is None or not piece.clear:
+        return piece
+    dense = not region.kind.integers and stretch.plain > _DENSE
+    if level.bytes == "zstd" and not dense and _MIN_REST * rest > data.size:
+        return piece._replace(clear=False)  # it may stand in the rest, too
+    batch.history.keep(like, stretch.share)
     return piece
 
 
-def _tried_by_sample(batch: Batch, stretch: Stretch, region: Region, level: Level) -> Piece | None:
+def _repeats_much(data: Bytes, stretch: Stretch, few: bool) -> bool:
+    """Whether less is left without what repeats than elements take.
+
+    `few`: whether little repeats far apart; if that is not known, it is looked at.
+    """
+    least = _MIN_MATCHED * stretch.share
+    if _matched(data[:_LOOKED_INTO]) < _MIN_SHARE * least or _matched(data[:_GLANCE]) < least:
+        return True
+    if few or _MUCH_AGAIN * _again(data) <= data.size:
+        return False
+    return _matched(data[:_MAX_LOOKED_AT]) < least
+
+
+def _tried_by_sample(
+    batch: Batch, stretch: Stretch, region: Region, level: Level, rest: int
+) -> Piece | None:
     """Likewise, as samples tell."""
     data = batch.data[region.begin : region.end]
     some = _sample(data, region.kind.unit)
@@ -158,30 +199,60 @@ def _tried_by_sample(batch: Batch, stretch: Stretch, region: Region, level: Leve
     repeating = by_zstd < _MIN_SHARE * stretch.share * data.size
     if repeating and not level.try_zstd:
         return None
-    slow = level.bytes != "zstd"
+    slow, integers = level.bytes != "zstd", region.kind.integers
     much = by_zstd > _MIN_TRIED * (batch.data.size - data.size)
     typed = region.share * data.size + _PARAMETERS  # a little more than it will be
     if not (slow or much) and typed > _MAX_CLEAR * by_zstd:
         return None
     most = _MAX_SIZE if slow else _max_near(data.size, by_zstd)
-    if not (slow or region.kind.integers) and _too_much(some, stretch, most * by_zstd / share):
-        return None
-    if region.kind.integers or by_zstd < _DENSE * data.size or typed > _MAX_CLEAR * by_zstd:
-        again = level.try_zstd and (repeating or region.kind.integers)
+    dense = by_zstd > _DENSE * data.size and typed < _MAX_CLEAR * by_zstd
+    if not slow:
+        together = _together(some, stretch, region.kind)
+        if not integers and share * together > _MAX_TOGETHER * most * by_zstd:
+            return None
+        typed = max(typed, share * together + _PARAMETERS)
+    alone = slow or _MIN_REST * rest <= data.size
+    pays = alone or by_zstd - typed > _MIN_TRIED * rest
+    if (slow or _SURELY * typed > by_zstd) and (integers or not dense):
+        if not pays:
+            return None
+        again = level.try_zstd and (repeating or integers)
         typed = share * _typed_bytes(batch, some, region.kind, again) + _PARAMETERS
-    if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
-        near = not slow and much and typed < most * by_zstd
-        return _tried(batch, region, level) if near else None
-    matched = _matched(data[:_MAX_LOOKED_AT])
-    if not region.kind.integers and matched < _MIN_MATCHED * stretch.share:
+        if typed > _MAX_SIZE * by_zstd:  # before all else that takes long
+            near = not slow and much and typed < most * by_zstd
+            return _tried(batch, region, level) if near else None
+    repeated = _matched(data[:_GLANCE]) < _MAX_MATCHED
+    if repeated and not pays:
         return None
-    untried, repeated = slow and data.size > _MAX_TRIAL, matched < _MAX_MATCHED
-    if data.size > _MAX_LOOKED_AT and not repeated and _MUCH_AGAIN * _again(data) > data.size:
-        return _tried(batch, region, level)
+    if not repeated:
+        repeated = _matched(data[:_MAX_LOOKED_AT]) < _MAX_MATCHED
+        if data.size > _MAX_LOOKED_AT and not repeated and _MUCH_AGAIN * _again(data) > data.size:
+            return _tried(batch, region, level)
+    return _unless_clear(batch, region, level, some, (typed, by_zstd), repeated)
+
+
+def _together(some: Bytes, stretch: Stretch, kind: Kind) -> float:
+    """What counts say that a sample takes as elements, all under one code."""
+    if kind.integers:
+        return cost_of_differences(some, kind.unit)
+    return cost_together(some, stretch.type)
+
+
+def _unless_clear(
+    batch: Batch, region: Region, level: Level, some: Bytes, sizes: tuple[float, float],
+    repeated: bool,
+) -> Piece | None:  # fmt: skip
+    """Likewise, of what takes so much as elements, and by Zstandard."""
+    data = batch.data[region.begin : region.end]
+    typed, by_zstd = sizes
+    slow = level.bytes != "zstd"
+    untried = slow and data.size > _MAX_TRIAL
     if untried and repeated:
         by_zstd = min(by_zstd, len(zstd_compress(data, min(level.zstd, _FAST_ZSTD))))
-    dense = by_zstd > _DENSE * data.size and typed < _MAX_DENSE * by_zstd
-    mixed = share * _cm_bytes(batch, some, level) if slow and not dense else by_zstd
+    dense = by_zstd > _DENSE * data.size and _MIN_DENSE * data.size < typed < _MAX_DENSE * by_zstd
+    mixed = by_zstd
+    if slow and not dense:
+        mixed = data.size / some.size * _cm_bytes(batch, some, level)
     least = min(by_zstd, mixed)
     if typed > _MAX_SIZE * least:
         return None
@@ -225,7 +296,7 @@ def _likely_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) ->
     """
     if kind.integers or data.size < _GLANCE or stretch.share > _MAX_DENSE * stretch.plain:
         return False
-    if level.bytes != "zstd" and stretch.plain < _DENSE:
+    if level.bytes != "zstd" and (stretch.plain < _DENSE or stretch.share < _MIN_DENSE):
         return False
     if stretch.share > _MAX_CLEAR * stretch.plain < _MAX_CLEAR**2:
         return False
@@ -235,10 +306,10 @@ def _likely_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) ->
     return len(zstd_compress(some, 1)) >= _MIN_SHARE * stretch.plain * some.size
 
 
-def _again(data: Bytes) -> int:
-    """How many of about 256 places for each megabyte hold what stood elsewhere before."""
-    counts, anchors = np.empty(256, np.int32), np.empty(1 << 12, np.uint64)
-    again: int = repeated(data[:_MAX_REPEATED], counts, anchors)
+def _again(data: Bytes, near: int = _MAX_REPEATED) -> int:
+    """How many of about 256 places for each megabyte hold what stood less than `near` before."""
+    some, work = data[:_MAX_REPEATED], WORK
+    again: int = repeated(some, near, work.counts, work.anchors, work.places)
     return again
 
 

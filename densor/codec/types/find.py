@@ -7,6 +7,7 @@ costs something, divides them (minimum description length, by dynamic programmin
 meet is then found to the byte, from how likely each byte is on either side.
 """
 
+import threading
 from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,21 +17,12 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.kind import Kind, kind_of
-from densor.codec.types.ways import CLEAR_STEP, COUNTS, PHASED, PHASES, WAYS
+from densor.codec.types.ways import COUNTS, PHASES, WAYS
 from densor.codec.zstd import zstd_compress
 from densor.entropy.deferred import deferred
 
-change_point, cheapest_path, count_phases, find_phases, look_at_elements, one_way, window_costs = (
-    deferred(
-        "densor.codec.types.kernels",
-        "change_point",
-        "cheapest_path",
-        "count_phases",
-        "find_phases",
-        "look_at_elements",
-        "one_way",
-        "window_costs",
-    )
+border, look_at_elements, survey, window_costs = deferred(
+    "densor.codec.types.kernels", "border", "look_at_elements", "survey", "window_costs"
 )
 
 MIN_BYTES = 1 << 13  # that are looked at
@@ -44,16 +36,31 @@ _MAX_UNLIKE_IF_SHORT = 1.09  # where few are priced; of one type it is up to 1.0
 _MIN_REGION = 1 << 12
 _CHANGE = 1 << 13  # bits that a change of ways must save in windows: frames, parameters
 _HOPELESS = 1.08  # of what Zstandard leaves of windows, what they take under one code
-_MIN_HOPELESS, _MAX_HOPELESS = 2, 8  # windows that tell
+_MAX_HOPELESS = 8  # windows that tell
 _NEAR = 4  # windows on each side of a change that tell what is there
 _UNITS_OF_BIT = 256  # in which bytes on either side of a change are compared
 _PIECE, _PIECES = 128, 8  # elements at each place that is looked at, and places
+_MAX_ELEMENTS = 1 << 15  # that are looked at together
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
 _UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
 _BF16, _FP32 = (2, 3), (5, 6, 7, 8)  # ways, by phase
 _INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
 _FLOATS = {2: "F16", 4: "F32", 8: "F64"}
+Costs = npt.NDArray[np.float32]
+
+
+class _Work(threading.local):
+    """Work space of kernels, for each thread: memory that is new each time costs them a tenth."""
+
+    def __init__(self) -> None:
+        self.counts = np.empty(COUNTS + 256 * PHASES, np.int32)
+        self.bits = np.empty(256 * PHASES, np.uint16)
+        self.anchors = np.empty(1 << 12, np.uint64)
+        self.places = np.empty(1 << 12, np.int32)
+
+
+WORK = _Work()
 
 
 class Stretch(NamedTuple):
@@ -101,36 +108,65 @@ def find_stretches(data: Bytes, quick: bool = False) -> list[Stretch]:
     """
     if data.size < MIN_BYTES:
         return []
-    alike = _of_one_type(data)
-    if alike is not None:
-        return [alike]
-    starts = np.arange(0, data.size - WINDOW - 1, _apart(data.size), dtype=np.int64)
-    costs = _costs(data, starts)
-    if (costs.argmin(axis=1) == 0).all():
-        return []
-    path = np.empty(starts.size, np.uint8)
-    represented = costs * np.float32(
-        _apart(data.size) / WINDOW
-    )  # what is between windows is like them
-    cheapest_path(represented, _CHANGE, np.empty(costs.size, np.uint8), path)
-    found = []
-    labels = path + np.uint8(WAYS) * _phases(data, starts, path)
+    way, bits, costs, labels = _survey(data)
+    if way >= 0:
+        if way == 0:
+            return []
+        window = 8 * WINDOW
+        share, plain = float(bits[0]) / window, float(bits[1]) / window
+        return [Stretch(way, 0, data.size, share, plain)]
+    starts = np.arange(labels.size, dtype=np.int64) * _apart(data.size)
     if quick:
         _drop_hopeless(data, starts, labels)
+        if not labels.any():
+            return []
+    found = []
     for label, begin, end in _divided(data, starts, labels):
         way = label % WAYS
         inside = (starts >= begin) & (starts < end) & (labels == label)
         if way and inside.any():
-            share, plain = (costs[inside][:, (way, 0)].mean(axis=0) / (8 * WINDOW)).tolist()
-            found.append(Stretch(way, begin, end, share, plain))
+            share, plain = costs[inside][:, (way, 0)].mean(axis=0) / (8 * WINDOW)
+            found.append(Stretch(way, begin, end, float(share), float(plain)))
     return found
 
 
-def _costs(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Bits of each window in each way, float32[windows, WAYS]."""
-    costs = np.empty((starts.size, WAYS), np.float32)
-    window_costs(data, starts, WINDOW, np.empty(COUNTS, np.int32), logs(WINDOW), costs)
-    return costs
+def _survey(data: Bytes) -> tuple[int, Costs, Costs, Bytes]:
+    """The way of all windows, its bits, and costs and labels where there is none: see `survey`."""
+    apart = _apart(data.size)
+    windows = -(-(data.size - WINDOW - 1) // apart)
+    short = windows < _SHORT
+    coarse = min(windows // (_FEWEST if short else _FEW), _APART)
+    if coarse < _FEW:
+        coarse = 0
+    costs, found = np.empty((windows, WAYS), np.float32), np.empty(WAYS, np.float32)
+    labels = np.empty(windows * (WAYS + 2), np.uint8)
+    way: int = survey(
+        data,
+        apart,
+        coarse,
+        WINDOW,
+        _GLANCE,
+        _MAX_UNLIKE_IF_SHORT if short else _MAX_UNLIKE,
+        _CHANGE,
+        WORK.counts,
+        logs(WINDOW),
+        _lengths(windows // coarse * WINDOW // PHASES if coarse else 1),
+        WORK.bits,
+        costs,
+        found,
+        labels,
+    )
+    return way, found, costs, labels[:windows]
+
+
+def cost_of_differences(data: Bytes, size: int) -> float:
+    """Bytes that `data` takes as differences of integers of `size` bytes, which begin with it.
+
+    As much as it has where these take no less than the integers.
+    """
+    count = min(data.size // size - 1, _MAX_ELEMENTS)
+    found = look_at_elements(data, 1, count, size, WORK.counts, logs(_MAX_ELEMENTS), 1.0)
+    return (found // 256 - 1) / 1024 * data.size if found >= 256 else float(data.size)
 
 
 def cost_together(data: Bytes, way: int) -> float:
@@ -142,8 +178,7 @@ def cost_together(data: Bytes, way: int) -> float:
     if window == 0:
         return 0.0
     costs = np.empty((1, WAYS), np.float32)
-    counts, starts = np.empty(COUNTS, np.int32), np.zeros(1, np.int64)
-    window_costs(data, starts, window, counts, logs(window), costs)
+    window_costs(data, np.zeros(1, np.int64), window, WORK.counts, logs(window), costs)
     return float(costs[0, way]) * data.size / (8 * window)
 
 
@@ -158,10 +193,10 @@ def _drop_hopeless(data: Bytes, starts: npt.NDArray[np.int64], labels: Bytes) ->
         return
     for begin, end in pairwise(borders):
         way = int(labels[begin]) % WAYS
-        if way == 0 or end - begin < _MIN_HOPELESS:
+        if way == 0:
             continue
         count = min(end - begin, _MAX_HOPELESS)
-        places = (begin + i * (end - 1 - begin) // (count - 1) for i in range(count))
+        places = (begin + i * (end - 1 - begin) // max(1, count - 1) for i in range(count))
         pieces = [data[at : at + WINDOW] for at in starts[[*places]].tolist()]
         some = np.concatenate([*pieces, pieces[-1][-1:]])
         most = _HOPELESS * len(zstd_compress(some, 1))
@@ -180,64 +215,6 @@ def _lengths(total: int) -> npt.NDArray[np.uint16]:
     return lengths.astype(np.uint16)
 
 
-def _of_one_type(data: Bytes) -> Stretch | None:
-    """All of `data` as one stretch, where few windows and a glance at the others show no change."""
-    apart = _apart(data.size)
-    windows = -(-(data.size - WINDOW - 1) // apart)
-    short = windows < _SHORT
-    coarse = min(windows // (_FEWEST if short else _FEW), _APART)
-    if coarse < _FEW:
-        return None
-    rows = windows // coarse
-    costs, found = np.empty((rows + 1, WAYS), np.float32), np.empty(2, np.float32)
-    counts, bits = np.empty(COUNTS + 256 * PHASES, np.int32), np.empty(256 * PHASES, np.uint16)
-    way: int = one_way(
-        data,
-        apart,
-        windows,
-        coarse,
-        WINDOW,
-        _GLANCE,
-        _MAX_UNLIKE_IF_SHORT if short else _MAX_UNLIKE,
-        counts,
-        logs(WINDOW),
-        _lengths(rows * WINDOW // PHASES),
-        bits,
-        costs,
-        found,
-    )
-    if way == 0:
-        return None
-    window = 8 * WINDOW
-    return Stretch(way, 0, data.size, float(found[0]) / window, float(found[1]) / window)
-
-
-def _phases(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> Bytes:
-    """Where elements begin in each window, modulo their size, of those ways that do not say it.
-
-    0 for all other ways; where it does not show, as in the window before.
-    """
-    phases = np.zeros(path.size, np.uint8)
-    for way in _UNPHASED:
-        windows = np.flatnonzero(path == way)
-        if windows.size:
-            phases[windows] = _phases_of(data, starts[windows], _CODES_OF[way])
-    return phases
-
-
-def _phases_of(data: Bytes, starts: npt.NDArray[np.int64], size: int) -> Bytes:
-    """Likewise of windows of elements of `size` bytes."""
-    found, steps = np.empty(starts.size, np.uint8), np.empty(starts.size, np.float32)
-    count = PHASED // size
-    find_phases(data, starts, count, size, np.empty(1 << 12, np.int32), logs(count), steps, found)
-    clear = steps > CLEAR_STEP * count
-    if not clear.any():
-        return np.zeros_like(found)
-    known = np.maximum.accumulate(np.where(clear, np.arange(starts.size), 0))
-    known[: int(clear.argmax())] = clear.argmax()
-    return found[known]
-
-
 def _apart(size: int) -> int:
     """How far windows are apart, a multiple of 8; the first one is at the first byte."""
     return max(WINDOW, min(_STEP, size // _MIN_WINDOWS), size // _MAX_WINDOWS) & ~7
@@ -250,24 +227,13 @@ def _divided(data: Bytes, starts: npt.NDArray[np.int64], path: Bytes) -> list[tu
     borders = [0]
     for before, at, behind in zip(first, first[1:], ends[1:], strict=False):
         near = starts[max(before, at - _NEAR) : at], starts[at : min(behind, at + _NEAR)]
-        bits = [_code(data, windows) for windows in near]
         begin, end = int(starts[at - 1]), int(starts[at]) + WINDOW
         begin = max(begin, borders[-1])
-        difference = np.rint(_UNITS_OF_BIT * (bits[0] - bits[1])).astype(np.int32)
-        borders.append(change_point(data, begin, max(begin, end), difference))
+        lengths = [_lengths(windows.size * WINDOW // PHASES) for windows in near]
+        borders.append(border(data, *near, WINDOW, begin, max(begin, end), *lengths, WORK.counts))
     borders.append(data.size)
     labels = path[first].tolist()
     return list(zip(labels, borders[:-1], borders[1:], strict=True))
-
-
-def _code(data: Bytes, starts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    """Bits of each byte by its place modulo 8, as the bytes of some windows suggest."""
-    counts = np.zeros(PHASES * 256, np.int64)
-    count_phases(data, np.ascontiguousarray(starts), WINDOW, counts)
-    by_phase = counts.reshape(PHASES, 256) + 0.25
-    bits = np.log2(by_phase.sum(axis=1, keepdims=True) / by_phase)
-    flat: npt.NDArray[np.float32] = bits.astype(np.float32).reshape(-1)
-    return flat
 
 
 def region_of(data: Bytes, stretch: Stretch) -> Region | None:
@@ -301,6 +267,6 @@ def _look(data: Bytes, size: int) -> tuple[int, float | None]:
     count, places = data.size // size - 1, 1  # of elements that are whole wherever they begin
     if count > _PIECES * _PIECE:
         count, places = _PIECE, _PIECES
-    table, counts = logs(_PIECES * _PIECE), np.empty(1 << 12, np.int32)
-    found = look_at_elements(data, places, count, size, counts, table, _MAX_SIZE_OF_DIFFERENCES)
+    table, most = logs(_PIECES * _PIECE), _MAX_SIZE_OF_DIFFERENCES
+    found = look_at_elements(data, places, count, size, WORK.counts, table, most)
     return found % 256, (found // 256 - 1) / 1024 if found >= 256 else None

@@ -18,7 +18,8 @@ _FLAT_EXPONENT = np.float32(0.95)  # likewise of the upper bytes of floats
 _LESS_LIKELY = np.float32(0.002)  # per bit: BF16 must save this, as FP16 may cost the same
 _MAX_UNLIKE = 2  # windows of which one may be unlike those that are priced first
 _COUNTED = 1 << 12  # bytes in which the frequency of bytes is looked for
-_BLOCK = 128  # bytes that are looked through together
+_PLACES = 8  # from which these come
+_BLOCK, _PART = 256, 64  # bytes that are looked through together, first and then
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 # log2(1 + x) is x + x * (1 - x) * (c[0] + c[1] * x + c[2] * x * x), by the least greatest error
 _CURVE = (np.float32(0.4387257), np.float32(-0.239058), np.float32(0.0821305))
@@ -229,29 +230,15 @@ def _phase(data, at, size, counts, logs):
     return phase if step > CLEAR_STEP * count else -1
 
 
-@kernel(types.void(R8, I64, types.int64, types.int64, I32, F32, F32, W8))
-def find_phases(data, starts, count, size, counts, logs, steps, phases):
-    """Where elements of `size` bytes begin in windows, modulo that, and how clear this is.
-
-    That is so many bits that the byte there takes more than the one before it. Looks at `count`
-    elements from each of `starts` on; these are multiples of `size`. To `phases`, uint8[windows],
-    and `steps`, float32[windows]. Others: as of `look_at_elements`.
-    """
-    for w in range(starts.size):
-        counts[: 256 * size] = 0
-        _count_places(data, starts[w], starts[w] + count * size, size, counts)
-        phases[w], steps[w] = _steepest(counts, size, count, logs)
-
-
 @inlined
 def _look(data, places, count, size, counts, logs, most):
     last = data.size // size - 1 - count
-    counts[:] = 0
+    counts[:4096] = 0
     for place in range(places):
         start = last * place // max(1, places - 1) * size
         _count_places(data, start, start + count * size, size, counts)
     phase, _ = _steepest(counts, size, count * places, logs)
-    counts[:] = 0
+    counts[:4096] = 0
     total = (count - 1) * places
     for place in range(places):
         start = last * place // max(1, places - 1) * size
@@ -292,41 +279,53 @@ def look_at_elements(data, places, count, size, counts, logs, most):
     return _look(data, places, count, 8, counts, logs, most)
 
 
-@kernel(types.int64(R8, I32, W64))
-def repeated(data, counts, anchors):
-    """How many of the places that are looked at hold 8 bytes that another one held before.
+@inlined
+def _is_any(data, at, size, mark, low):
+    """Whether a place is looked at among so many, a multiple of 16; see `repeated`."""
+    nearest = np.uint8(255)  # a least value, which is found in vectors
+    for k in range(size):
+        i = at + index(k)
+        behind = (data[i + index(8)] ^ low) & np.uint8(15)
+        nearest = min(nearest, np.uint8((data[i] ^ mark) | behind))
+    return nearest == 0
+
+
+@kernel(types.int64(R8, types.int64, I32, W64, I32))
+def repeated(data, near, counts, anchors, places):
+    """How many of the places that are looked at hold 8 bytes that one less than `near` before held.
 
     They are those behind a byte of average frequency and, 8 bytes on, one that ends with the same
-    four bits: about one in 4096, wherever what repeats lies. Work space: `counts`, int32[256], and
-    `anchors`, uint64[4096].
+    four bits: about one in 4096, wherever what repeats lies. Work space: `counts`, int32[256],
+    `anchors`, uint64[4096], and `places`, int32[4096]; `data`: of less than 2 GB.
     """
-    counts[:] = 0
-    some = min(data.size, _COUNTED)
-    for i in range(some):
-        counts[data[i]] += 1
+    counts[:256] = 0
+    piece = min(data.size, _COUNTED) // _PLACES
+    for place in range(_PLACES):
+        begin = data.size // _PLACES * place
+        for i in range(begin, begin + piece):
+            counts[data[i]] += 1
     mark = np.uint8(1)
     for s in range(1, 255):
-        if abs(256 * counts[s] - some) < abs(256 * counts[mark] - some):
+        if abs(256 * counts[s] - _PLACES * piece) < abs(256 * counts[mark] - _PLACES * piece):
             mark = np.uint8(s)
     low = mark & np.uint8(15)
     anchors[:] = 0
-    found = 0
+    found = np.int64(0)
     end = data.size - _BLOCK - 17
     for block in range(0, end, _BLOCK):
-        nearest = np.uint8(255)  # a least value, which is found in vectors
-        at = index(block)
-        for k in range(_BLOCK):
-            i = at + index(k)
-            behind = (data[i + index(8)] ^ low) & np.uint8(15)
-            nearest = min(nearest, np.uint8((data[i] ^ mark) | behind))
-        if nearest:
+        if not _is_any(data, index(block), _BLOCK, mark, low):
             continue
-        for i in range(block, block + _BLOCK):
-            if data[i] == mark and (data[i + 8] & 15) == low:
-                eight = load_u64(data, i + 9)
-                place = (eight * _SPREAD) >> np.uint64(52)
-                found += np.int64(anchors[place] == eight)
-                anchors[place] = eight
+        for part in range(block, block + _BLOCK, _PART):
+            if not _is_any(data, index(part), _PART, mark, low):
+                continue
+            for i in range(index(part), index(part + _PART)):
+                if data[i] == mark and (data[i + index(8)] & 15) == low:
+                    eight = load_u64(data, i + index(9))
+                    slot = (eight * _SPREAD) >> np.uint64(52)
+                    near_it = np.int64(i) - places[slot] < near
+                    found += np.int64(near_it and anchors[slot] == eight)
+                    anchors[slot] = eight
+                    places[slot] = np.int32(i)
     return found
 
 
@@ -346,14 +345,14 @@ def _glance(data, begin, length, bits):
 
 
 @njit
-def _cheapest(costs, rows):
-    """The way that so many windows take least in, all together."""
+def _cheapest(costs, rows, coarse):
+    """The way that the windows priced first take least in, all together."""
     way = 0
     least = np.float32(0)
     for other in range(WAYS):
         total = np.float32(0)
         for row in range(rows):
-            total += costs[row, other]
+            total += costs[row * coarse, other]
         if other == 0 or total < least:
             way, least = other, total
     return way
@@ -368,39 +367,31 @@ def _joined(data, at, window, cost, way, common, counts, logs):
     for other in range(WAYS):
         if cost[way] > cost[other] + window // 8:
             return False, common
-    size = 2 if way == 1 else 4 if way == 4 else 8 if way == 9 else 0
+    size = _size_of(way)
     phase = _phase(data, at, size, counts, logs) if size else -1
     if phase == -1:
         return True, common
     return common in (-1, phase), phase
 
 
-@kernel(
-    types.int64(R8, types.int64, types.int64, types.int64, types.int64, types.int64, types.float64,
-                I32, F32, W16, W16, F32_2D, F32)
-)  # fmt: skip
-def one_way(
-    data, apart, windows, coarse, window, length, most, counts, logs, lengths, bits, costs, found
-):  # fmt: skip
-    """The way that suits all of `data`, as every `coarse`-th window and a glance at others tell.
+@njit
+def _size_of(way):
+    """Bytes of an element of a way that does not say where these begin; else 0."""
+    return 2 if way == 1 else 4 if way == 4 else 8 if way == 9 else 0
 
-    Windows are `apart`. 0 where bytes are the best way, or not all are alike: a window of which the
-    first `length` bytes, under the code of those that are priced, take more than `most` times what
-    these take on average is priced too; there may be one in so many. `found`, float32[2]: bits of
-    a window in this way and as bytes.
 
-    `costs`: a row for each window that is priced, and one. `lengths`: bits of a symbol by its count
-    in all of these, in any unit. Work space: `counts`, int32[COUNTS + 2048], and `bits`,
-    uint16[2048]. Others: as of `window_costs`.
-    """
+@njit
+def _one_way(data, apart, coarse, window, length, most, counts, logs, lengths, bits, costs, found):
+    """The way that suits all of `data`, as `survey` says; 0 where not all windows are alike."""
+    windows = costs.shape[0]
+    rows = windows // coarse
     together = counts[counts.size - 256 * PHASES :]
     together[:] = 0
-    rows = costs.shape[0] - 1
     for row in range(rows):
-        _price(data, row * coarse * apart, window, counts, logs, costs[row])
+        _price(data, row * coarse * apart, window, counts, logs, costs[row * coarse])
         for s in range(256 * PHASES):
             together[s] += counts[s]
-    way = _cheapest(costs, rows)
+    way = _cheapest(costs, rows, coarse)
     if way == 0:
         return 0
     for s in range(256 * PHASES):
@@ -408,83 +399,162 @@ def one_way(
     common = -1
     usual = np.int64(0)
     for row in range(rows):
-        at = row * coarse * apart
-        alike, common = _joined(data, at, window, costs[row], way, common, counts, logs)
+        w = row * coarse
+        alike, common = _joined(data, w * apart, window, costs[w], way, common, counts, logs)
         if not alike:
             return 0
-        usual += _glance(data, at, length, bits)
+        usual += _glance(data, w * apart, length, bits)
     unlike = 0
-    found[:] = 0
+    found[:2] = 0
     for w in range(windows):
         at = w * apart
         told = w % coarse == 0 and w // coarse < rows
         if told or _glance(data, at, length, bits) * rows <= most * usual:
             continue
         unlike += 1
-        cost = costs[rows]
+        if unlike > windows // _MAX_UNLIKE:
+            return 0
+        cost = costs[w]
         _price(data, at, window, counts, logs, cost)
         alike, common = _joined(data, at, window, cost, way, common, counts, logs)
-        if not alike or unlike > windows // _MAX_UNLIKE:
+        if not alike:
             return 0
         found[0] += cost[way]
         found[1] += cost[0]
     for row in range(rows):
-        found[0] += costs[row, way] * np.float32(windows - unlike) / np.float32(rows)
-        found[1] += costs[row, 0] * np.float32(windows - unlike) / np.float32(rows)
-    found /= np.float32(windows)
+        found[0] += costs[row * coarse, way] * np.float32(windows - unlike) / np.float32(rows)
+        found[1] += costs[row * coarse, 0] * np.float32(windows - unlike) / np.float32(rows)
+    found[0] /= np.float32(windows)
+    found[1] /= np.float32(windows)
     return way
 
 
-@kernel(types.void(F32_2D, types.float32, W8, W8))
-def cheapest_path(costs, change, came_from, path):
+@njit
+def _cheapest_path(costs, weight, change, totals, came_from, path):
     """A way for each window, `path`, by dynamic programming: a change of ways costs `change` bits.
 
-    `costs` is overwritten. Work space: `came_from`, uint8[windows * WAYS].
+    A window stands for `weight` times its bits. Work space: as of `survey`.
     """
     windows = costs.shape[0]
-    for w in range(1, windows):
+    for w in range(windows):
+        least = np.float32(0)
         best = 0
         for s in range(WAYS):
-            if costs[w - 1, s] < costs[w - 1, best]:
+            if w == 0:
+                totals[s] = np.float32(0)
+            if totals[s] < totals[best]:
                 best = s
-        least = costs[w - 1, best]
+        least = totals[best]
         for s in range(WAYS):
-            stay = costs[w - 1, s]
-            move = stay > least + change
+            move = totals[s] > least + change
             came_from[w * WAYS + s] = best if move else s
-            costs[w, s] += (least + change if move else stay) - least
+            totals[s] = (change if move else totals[s] - least) + weight * costs[w, s]
     best = 0
     for s in range(WAYS):
-        if costs[windows - 1, s] < costs[windows - 1, best]:
+        if totals[s] < totals[best]:
             best = s
     for w in range(windows - 1, -1, -1):
         path[w] = best
         best = came_from[w * WAYS + best]
 
 
-@kernel(types.void(R8, I64, types.int64, I64))
-def count_phases(data, starts, window, counts):
-    """Adds the bytes of windows to `counts`, int64[PHASES * 256], by their place modulo 8.
+@njit
+def _label(data, apart, counts, logs, path, labels):
+    """Ways, plus WAYS times where elements begin, modulo their size, where the way says it not.
 
-    `starts`: multiples of 8; `window`: likewise.
+    Where that does not show, it is as in the window of this way before, or else the first behind.
     """
-    for w in range(starts.size):
-        _count_by_place(data, starts[w], window, counts)
+    for w in range(path.size):
+        labels[w] = path[w]
+    for way in range(WAYS):
+        size = _size_of(way)
+        first = last = -1
+        for w in range(path.size):
+            if size and path[w] == way:
+                phase = _phase(data, w * apart, size, counts, logs)
+                last = phase if phase >= 0 else last
+                if first < 0 <= last:
+                    first = last
+                    for before in range(w):
+                        labels[before] += WAYS * first if path[before] == way else 0
+                labels[w] += WAYS * max(last, 0)
 
 
-@kernel(types.int64(R8, types.int64, types.int64, I32))
-def change_point(data, begin, end, difference):
+@kernel(
+    types.int64(R8, types.int64, types.int64, types.int64, types.int64, types.float64,
+                types.float32, I32, F32, W16, W16, F32_2D, F32, W8)
+)  # fmt: skip
+def survey(
+    data, apart, coarse, window, length, most, change, counts, logs, lengths, bits, costs, found,
+    labels
+):  # fmt: skip
+    """What windows of `data`, `apart`, are: the way that suits all of it, 0 where bytes do; or -1.
+
+    First, every `coarse`-th window is priced, unless that is 0. A window of which the first
+    `length` bytes, under the code of those, take more than `most` times what these take on average
+    is priced too; half of the windows may be so. If all are alike, their way is returned, and
+    `found`, float32[WAYS], begins with the bits of a window in this way and as bytes. `lengths`:
+    bits of a symbol by its count in all that are priced first, in any unit.
+
+    Else all are priced, and the cheapest sequence of ways is what `labels`, uint8[windows * (WAYS +
+    2)], begins with, see `_label`; a change of ways costs `change` bits, and `costs`,
+    float32[windows, WAYS], is what each takes in each way. -1 is returned if labels differ. A
+    window ends a byte before `data` does, or earlier.
+
+    Work space: `counts`, int32[COUNTS + 2048], and `bits`, uint16[2048]. `window` and `logs`: as of
+    `window_costs`.
+    """
+    windows = costs.shape[0]
+    for w in range(windows):
+        costs[w, 0] = -1  # not priced yet
+    if coarse:
+        way = _one_way(
+            data, apart, coarse, window, length, most, counts, logs, lengths, bits, costs, found
+        )
+        if way:
+            return way
+    mixed = False
+    for w in range(windows):
+        if costs[w, 0] < 0:
+            _price(data, w * apart, window, counts, logs, costs[w])
+        for s in range(WAYS):
+            mixed |= costs[w, s] < costs[w, 0]
+    if not mixed:
+        return 0
+    weight = np.float32(apart) / np.float32(window)
+    path = labels[windows : 2 * windows]
+    _cheapest_path(costs, weight, change, found, labels[2 * windows :], path)
+    _label(data, apart, counts, logs, path, labels)
+    found[:2] = 0
+    for w in range(windows):
+        if labels[w] != labels[0]:
+            return -1
+        found[0] += costs[w, path[0]] / np.float32(windows)
+        found[1] += costs[w, 0] / np.float32(windows)
+    return np.int64(path[0])
+
+
+@kernel(types.int64(R8, I64, I64, types.int64, types.int64, types.int64, W16, W16, I32))
+def border(data, before, behind, window, begin, end, lengths, lengths_behind, counts):
     """Where between `begin` and `end` what comes before changes to what comes behind.
 
-    `difference`: int32[PHASES * 256], by place modulo 8 and byte, bits under the code of what
-    comes before less those under the code of what comes behind, in any unit. Sums are integers,
-    which add up in a quarter of the time.
+    Windows that begin at `before` and at `behind`, multiples of 8, tell what that is. `lengths` and
+    `lengths_behind`: units of bits of a symbol by its count in all of these, at one place modulo 8.
+    Work space: `counts`, int32[2 * PHASES * 256].
     """
+    there = PHASES * 256
+    counts[: 2 * there] = 0
+    for w in range(before.size):
+        _count_by_place(data, before[w], window, counts)
+    for w in range(behind.size):
+        _count_by_place(data, behind[w], window, counts[there:])
+    for s in range(there):  # sums are of integers, which add up in a quarter of the time
+        counts[s] = np.int32(lengths[counts[s]]) - np.int32(lengths_behind[counts[there + s]])
     total = np.int64(0)
     least = np.int64(0)
     found = begin
     for i in range(begin, end):
-        total += difference[256 * (i & 7) + data[i]]
+        total += counts[256 * (i & 7) + data[i]]
         if total < least:
             least = total
             found = i + 1

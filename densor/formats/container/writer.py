@@ -9,20 +9,20 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding
+from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding, InTurn, Smallest
 from densor.codec.choose.matrices import look_ahead
 from densor.codec.choose.sizes import batch_bytes
 from densor.codec.circuit.loading import load as load_circuit
 from densor.codec.codec import Base
 from densor.codec.history import History
-from densor.codec.kind import Data, Kind, Segment, as_tokens, is_plain
+from densor.codec.kind import BYTES, Data, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings, with_matrix_spans
 from densor.codec.small import encode_small
 from densor.codec.spans.matrices import Looked
 from densor.codec.spans.stretches import stretches
 from densor.codec.tokens.params import SIZES
-from densor.codec.types.divide import Piece, divide, encode_piece
+from densor.codec.types.divide import Piece, divide, encode_piece, may_be_bytes
 from densor.errors import ArgumentError, FileError, FormatError
 from densor.formats.container import short_form, strictjson, wire
 from densor.formats.container.ahead import MIN_REPEAT, ReadAhead, Stretch, copied
@@ -411,16 +411,26 @@ class ArchiveWriter:
         level = self._entry_level
         pieces = divide(batch, level) if is_plain(kind) and before is None else []
         if len(pieces) > 1:
-            parts = [(copied(data[piece.begin : piece.end]), piece) for piece in pieces]
-            ahead.wait(end)
-            POOL.give(data)
-            return [self._begin(batch, part, piece, end) for part, piece in parts]
+            return self._in_pieces(batch, pieces, ahead, end)
         cuts = stretches(data, kind, level) if before is None else []
         if len(cuts) < 2:
             piece = pieces[0] if pieces else Piece(0, data.size, kind)
             return [self._begin(batch, data, piece, end)]
         begun = [self._begin(batch, data[a:b], Piece(a, b, kind), end) for a, b in cuts]
         return [*begun[:-1], begun[-1]._replace(memory=data)]
+
+    def _in_pieces(
+        self, batch: Batch, pieces: list[Piece], ahead: ReadAhead, end: int
+    ) -> list[_Waiting]:
+        """A batch as it was divided; all of it as bytes where that may be smaller."""
+        parts = [(copied(batch.data[piece.begin : piece.end]), piece) for piece in pieces]
+        if self._entry_session is None and may_be_bytes(pieces, self._entry_level):
+            whole = self._begin(batch, batch.data, Piece(0, batch.data.size, BYTES), end)
+            begun = [self._begin(batch, *part, end).coding for part in parts]
+            return [whole._replace(coding=Smallest(InTurn(begun), whole.coding))]
+        ahead.wait(end)
+        POOL.give(batch.data)
+        return [self._begin(batch, *part, end) for part in parts]
 
     def _begin(self, batch: Batch, data: Bytes, piece: Piece, end: int) -> _Waiting:
         session = self._session_for(piece.kind, batch.base is not None)
