@@ -561,6 +561,17 @@ def _less(value: Any, path: tuple[Any, ...]) -> Any:
 # Zstandard
 
 
+def windows(rng: Random) -> Made:
+    """Frames of Zstandard with a window at the limit, and beyond it: 300 equal bytes."""
+    data = b"x" * 300
+    for bits, eighths in ((26, 0), (26, 1), (27, 0)):
+        head = b"\x28\xb5\x2f\xfd\x40" + bytes([(bits - 10) << 3 | eighths])
+        one = head + (300 - 256).to_bytes(2, "little") + (300 << 3 | 3).to_bytes(3, "little") + b"x"
+        chunk = Frame(CHUNK, one, len(data), 1)
+        meta = {"name": "a", "kind": "bytes", "size": len(data)}
+        yield ArchiveCase(f"window-{bits}-{eighths}", archive(entry(meta, data, [chunk])))
+
+
 def zstd_frames(rng: Random) -> Made:
     """Chunks of Zstandard: windows, sizes, dictionaries, frames behind."""
     meta = Frame(ENTRY, b'{"name": "a", "kind": "bytes"}')
@@ -1235,6 +1246,7 @@ GROUPS: dict[str, Group] = {  # and how many of a sort are kept
     "grammar": (grammar, 2),
     "entries": (entries, 3),
     "zstd_frames": (zstd_frames, 1),
+    "windows": (windows, 3),
     "indices": (indices, 1),
     "derived_files": (derived_files, 2),
     "frame_heads": (frame_heads, 4),

@@ -216,6 +216,12 @@ EQUIVALENT = (
         "nothing but 2 is looked for",
     ),
     Equivalent(
+        "reading",
+        "return self.take(1)[0]",
+        ("0 -> -1",),
+        "it is one byte",
+    ),
+    Equivalent(
         "huffman",
         "if first >= last:",
         ("first >= last -> first > last",),
@@ -370,6 +376,12 @@ EQUIVALENT = (
         "s = uz.at(i, k - i) if k >= i else zu.at(k, i - k)",
         ("k >= i -> k > i",),
         "without a lag both are sums of the same products",
+    ),
+    Equivalent(
+        "audio_cascade",
+        "SHIFTS = [0] * 6 + [1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7] + list(range(8, 28, 2))",
+        ("28 -> 27",),
+        "the last even number is 26 both ways",
     ),
     Equivalent(
         "audio_cascade",

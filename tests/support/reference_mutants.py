@@ -567,7 +567,8 @@ def main() -> None:
         if not arguments.codecs or any(word in name.split() for word in arguments.codecs)
     }
     by_module = {module: (module,) for modules in CODECS.values() for module in modules}
-    chosen |= {word: by_module[word] for word in arguments.codecs if word in by_module}
+    modules_named = by_module.keys() - CODECS.keys()
+    chosen |= {word: by_module[word] for word in arguments.codecs if word in modules_named}
     survivors: dict[str, list[bool]] = {}
     known: dict[str, set[tuple[str, int, int]]] = {}
     modules = dict.fromkeys(module for each in chosen.values() for module in each)
