@@ -358,7 +358,9 @@ class ArchiveWriter:
         ahead = ReadAhead(source, self._workers, hasher, keyed, self._look)
         cut = lambda kind: batch_bytes(kind, self._entry_level)  # noqa: E731
         for stretch in ahead.stretches(map(self._told, segments), cut, whole is not None):
-            self._history.last = self._alone and stretch.offset + stretch.data.size == whole
+            if self._alone and whole:
+                behind = max(0, whole - stretch.offset - stretch.data.size)
+                self._history.follows = behind / (behind + stretch.data.size)
             before = None
             if base is not None and stretch.base is not None:
                 before = _before(base, stretch.base, stretch.data.size)
