@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import zstandard
 
-from densor.codec.sampling import sample
 from densor.errors import FormatError, LimitError
 
 Buffer = bytes | bytearray | memoryview | npt.NDArray[np.uint8]
@@ -18,7 +17,6 @@ _MAX_FAST = 3  # level
 _MIN_BYTES_TRIED = 1 << 18  # fewer are tried whole
 _PIECE = 1 << 16  # bytes that faster levels are tried on
 _LARGE_PIECE = 1 << 18  # likewise, those that come near
-_PIECES = 4  # from all over, that these are made of
 _MAX_SIZE_OF_FASTER = 0.9992  # share of what the level itself takes of them
 _LESS = 0.99999  # likewise at levels where trials cost little
 _MAX_SIZE_OF_NEAR = 1.01
@@ -73,10 +71,12 @@ def zstd_smallest(data: Buffer, level: int) -> bytes:
 
 
 def _shares(data: Buffer, piece: int, level: int, others: list[int]) -> list[tuple[int, float]]:
-    """What other levels take of a sample of `piece` bytes, over what a level does."""
+    """What other levels take of a piece from the middle, over what a level does."""
     if not others:
         return []
-    part = sample(np.frombuffer(data, np.uint8), 1, piece // _PIECES, _PIECES)
+    view = memoryview(data)
+    begin = (view.nbytes - piece) // 2
+    part = view[begin : begin + piece]
     own = len(zstd_compress(part, level))
     return [(other, len(zstd_compress(part, other)) / own) for other in others]
 

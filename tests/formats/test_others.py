@@ -126,6 +126,26 @@ def test_members_of_an_npz_that_are_deflated(tmp_path: Path) -> None:
         assert opened.opaque() == {"b": "object", "c": "deflated"}
 
 
+def test_arrays_of_which_none_can_be_read(tmp_path: Path) -> None:
+    """Files that hold nothing else are no empty dicts; all else is coded as without the names."""
+    numbers = np.arange(4000.0)
+    several, one, long = (tmp_path / name for name in ("s.npz", "o.npy", "l.npy"))
+    np.savez_compressed(several, a=numbers, b=numbers * 3)
+    np.save(one, np.array([{}], object))
+    np.save(long, numbers.astype(np.longdouble))
+    for path, wanted in (
+        (several, {"a": "deflated", "b": "deflated"}),
+        (one, {"o": "object"}),
+        (long, {"l": np.dtype(np.longdouble).str}),
+    ):
+        with densor.open(packed(path)) as opened:
+            assert opened.keys() == [] and opened.opaque() == wanted
+            with pytest.raises(UnsupportedError):
+                opened.get_tensors()
+    archive = packed(several, 5)  # streams are undone all the same
+    assert archive.stat().st_size < 0.8 * several.stat().st_size
+
+
 def index_of(*others: list[Any]) -> dict[str, Any]:
     return {"tensors": [["t", "U8", [4], 0, 4]], "others": list(others)}
 

@@ -179,7 +179,7 @@ class ArchiveWriter:
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
         self._done = 0
-        of_tensors = meta.format not in (None, *_NO_TENSORS)
+        of_tensors = meta.format not in (None, *_NO_TENSORS) and not _has_no_place(tensors)
         self._of_no_format = meta.format is None
         self._entry_level = beside_tensors(self._level) if of_tensors else self._level
         self._entry_session = None if of_tensors else self._session
@@ -615,6 +615,11 @@ class ArchiveWriter:
         self._open = False
         self._workers.close()
         self._out.stop()
+
+
+def _has_no_place(tensors: Sequence[TensorInfo]) -> bool:
+    """Whether nothing is known of the tensors in a file but names, as of compressed ones."""
+    return bool(tensors) and not any(tensor.size for tensor in tensors)
 
 
 def _is_simple(options: WriteOptions) -> bool:
