@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import densor
+from densor.entropy.kernel_files import PACKAGED
 from densor.version import __version__
 
 NEEDED = (
@@ -98,15 +99,17 @@ def free_memory() -> int:
 
 
 def kernels() -> str:
-    """How many compiled kernels are kept, and whether more can be."""
+    """How many compiled kernels the package brings along, how many are kept, and whether more can
+    be."""
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    root = Path(chosen) if chosen else Path(densor.__file__).parent
-    kept = [path for ending in ("kernel", "nbi") for path in root.rglob(f"*.{ending}")]
-    count = len(kept)
+    package = Path(densor.__file__).parent
+    root = Path(chosen) if chosen else package
+    brought = set((package / PACKAGED).glob("*.kernel"))
+    kept = {path for ending in ("kernel", "nbi") for path in root.rglob(f"*.{ending}")} - brought
     state = (
         "writable" if os.access(root, os.W_OK) else "not writable, so kept elsewhere or not at all"
     )
-    return f"{count} compiled and kept below {root} ({state})"
+    return f"{len(brought)} brought along, {len(kept)} compiled and kept below {root} ({state})"
 
 
 def gpu() -> str:

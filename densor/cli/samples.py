@@ -5,7 +5,7 @@ The numbers are normal, with a scale of their own in each row, as weights of a n
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +48,19 @@ def _fp8(size: int) -> Array:
     return (_rows(size, np.float16).view(np.uint16) >> 7).astype(np.uint8)
 
 
+def _masked(data: Array) -> Array:
+    """Without nine numbers of ten."""
+    kept = np.random.default_rng(4).random(data.shape) < 0.1
+    found: Array = np.where(kept, data, data.dtype.type(0))
+    return found
+
+
+def _mixed(size: int) -> Array:
+    """As in a file of a format that nobody knows: weights of two types after some text."""
+    parts = (_text(size)[1:], _rows(size // 2, np.float32), _bf16(size // 2), _text(size // 2))
+    return np.concatenate([part.reshape(-1).view(np.uint8) for part in parts])
+
+
 def _text(size: int) -> Array:
     words = np.array(_WORDS.split(b" "), dtype=object)
     random = np.random.default_rng(2)
@@ -68,6 +81,7 @@ class Sample(NamedTuple):
 
     make: Callable[[int], Array]
     dtype: str | None = None  # what its elements really are
+    told: bool = True  # or bytes, whose type is found
 
 
 SAMPLES = {
@@ -77,6 +91,21 @@ SAMPLES = {
     "FP8": Sample(_fp8, "f8_e4m3"),
     "text": Sample(_text),
     "image": Sample(_image),
+}
+
+
+LESSER = {  # what else is in files of weights, and takes other kernels
+    "FP32 of FP16": Sample(lambda size: _rows(size // 4, np.float16).astype(np.float32)),
+    "FP64": Sample(lambda size: _rows(size // 8, np.float64)),
+    "INT8": Sample(lambda size: (_rows(size, np.float32) * 1000).astype(np.int8)),
+    "INT64": Sample(lambda size: np.arange(size // 8, dtype=np.int64)),
+    "masked FP32": Sample(lambda size: _masked(_rows(size // 4, np.float32))),
+    "unknown bytes": Sample(lambda size: _rows(size // 4, np.float32).view(np.uint8), told=False),
+    "mixed bytes": Sample(lambda size: _mixed(size // 4), told=False),
+    "small BF16": Sample(lambda size: _bf16(size >> 5), "bf16"),
+    "small FP32": Sample(lambda size: _rows(size >> 7, np.float32)),
+    "small INT64": Sample(lambda size: np.arange(size >> 7, dtype=np.int64)),
+    "small FP32 of FP16": Sample(lambda size: _rows(size >> 7, np.float16).astype(np.float32)),
 }
 
 
@@ -90,17 +119,19 @@ def changed(data: Array) -> Array:
 
 def round_trip(name: str, level: int, size: int, threads: int) -> Trip:
     """One sample, there and back; ChecksumError unless it comes back bit for bit."""
-    sample = SAMPLES[name]
-    return _timed(name, level, sample.make(size), threads, dtype=sample.dtype)
+    sample = SAMPLES.get(name) or LESSER[name]
+    data = sample.make(size)
+    given = data if sample.told else data.tobytes()
+    return _timed(name, level, given, threads, dtype=sample.dtype)
 
 
 def delta_trip(level: int, size: int, threads: int) -> Trip:
     """BF16 numbers coded against others of which a tenth differs."""
     base = SAMPLES["BF16"].make(size)
-    return _timed("BF16 --base", level, changed(base), threads, dtype="bf16", base=base)
+    return _timed(CHANGED, level, changed(base), threads, dtype="bf16", base=base)
 
 
-def _timed(name: str, level: int, data: Array, threads: int, **options: Any) -> Trip:
+def _timed(name: str, level: int, data: Array | bytes, threads: int, **options: Any) -> Trip:
     begin = time.perf_counter()
     packed = densor.compress(data, level, threads, **options)
     coded = time.perf_counter()
@@ -108,16 +139,28 @@ def _timed(name: str, level: int, data: Array, threads: int, **options: Any) -> 
     decoded = time.perf_counter()
     if _digest(back) != _digest(data):
         raise ChecksumError(f"{name} at level {level} did not come back as it was")
-    return Trip(name, level, data.nbytes, len(packed), coded - begin, decoded - coded)
+    size = memoryview(data).nbytes
+    return Trip(name, level, size, len(packed), coded - begin, decoded - coded)
 
 
-def _digest(data: Array) -> bytes:
-    return hashlib.sha256(np.ascontiguousarray(data)).digest()
+def _digest(data: Array | bytes) -> bytes:
+    whole = data if isinstance(data, bytes) else np.ascontiguousarray(data)
+    return hashlib.sha256(whole).digest()
 
 
-def trips(levels: Sequence[int], names: Sequence[str], size: int) -> Iterator[Trip]:
-    """All samples of these names at these levels, with one thread; the slow levels on little."""
-    for level in levels:
-        for name in names:
-            yield round_trip(name, level, size if level < 9 else size // 16, 1)
-        yield delta_trip(level, size if level < 9 else size // 16, 1)
+CHANGED = "BF16 --base"  # in place of a sample: BF16 numbers against others
+
+
+def all_at(levels: Sequence[int]) -> list[tuple[str, int]]:
+    """Names of all samples, the lesser ones too, and `CHANGED`, with each of these levels."""
+    return [(name, level) for level in levels for name in (*SAMPLES, *LESSER, CHANGED)]
+
+
+def trips(chosen: Iterable[tuple[str, int]], size: int) -> Iterator[Trip]:
+    """Samples at levels, as `all_at` lists them, with one thread; the slow levels on little."""
+    for name, level in chosen:
+        given = size if level < 9 else size // 16
+        if name == CHANGED:
+            yield delta_trip(level, given, 1)
+        else:
+            yield round_trip(name, level, given, 1)

@@ -45,12 +45,14 @@ def is_own(module: str) -> bool:
 
 def on_disk(module: str, name: str) -> Function | None:
     """A kernel that was compiled before; None if it was not, or cannot be loaded here."""
-    from densor.entropy import native
+    from densor.entropy import kernel_files, native
 
     if is_checked() or not is_own(module) or not native.usable():
         return None
-    kept = native.find(source_of(module), name)
-    return native.load(kept, name) if kept is not None and kept != native.NEEDS_NUMBA else None
+    kept = kernel_files.find(source_of(module), name)
+    if kept is None or kept == kernel_files.NEEDS_NUMBA:
+        return None
+    return native.load(kept, name)
 
 
 @contextlib.contextmanager
@@ -71,18 +73,17 @@ def compiled_apart() -> Iterator[None]:
 
 def _made_apart(module: str, name: str) -> Function | None:
     """A kernel that another process compiles; None where it cannot be had so."""
-    from densor.entropy import native
+    from densor.entropy import kernel_files, native
 
     if is_checked() or not is_own(module) or not native.usable() or "numba" in sys.modules:
         return None
-    if native.find(source_of(module), name) == native.NEEDS_NUMBA:
+    if kernel_files.find(source_of(module), name) == kernel_files.NEEDS_NUMBA:
         return None
     code = f"from densor.entropy import deferred; deferred.ready({module!r}, {name!r})"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-P", "-c", code]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(
-            [sys.executable, "-c", code], env=environment, stdin=subprocess.DEVNULL, check=True
-        )
+        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=True)
     return on_disk(module, name)
 
 
@@ -105,6 +106,12 @@ def ready(module: str, name: str) -> Function:
                 function = _compilers[module, name]()
             _ready[module, name] = function
     return function
+
+
+def names() -> list[tuple[str, str]]:
+    """Modules and names of the kernels that this process has needed, in order."""
+    with COMPILING:
+        return sorted(_ready)
 
 
 class Deferred:

@@ -15,6 +15,7 @@ from numba.np.arrayobj import populate_array
 from numba.np.numpy_support import as_dtype
 
 from densor.entropy import linking, native
+from densor.entropy.kernel_files import Kept, Objects
 
 _I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _POINTER = _I8.as_pointer()
@@ -35,7 +36,7 @@ def is_possible(arguments: Sequence[Any], result: Any) -> bool:
     return given and (result is types.none or all(isinstance(r, _SCALARS) for r in results))
 
 
-def machine_code(compiled: Any) -> native.Kept | None:
+def machine_code(compiled: Any) -> Kept | None:
     """The code of a kernel that numba has compiled; None if it needs numba."""
     library, about = compiled.library, compiled.fndesc
     if not is_possible(about.argtypes, about.restype):
@@ -50,7 +51,7 @@ def machine_code(compiled: Any) -> native.Kept | None:
     if not native.KNOWN.issuperset(name.removeprefix(native.PREFIX) for name in needed):
         return None
     image = linking.link((kernel, entry), native.ENTRY)
-    return image or native.Objects(kernel, entry, sorted(needed))
+    return image or Objects(kernel, entry, sorted(needed))
 
 
 def _undefined(data: bytes) -> set[str]:

@@ -13,7 +13,7 @@ from numba import types
 from numba.core import codegen, event, ir
 from numba.core.compiler_lock import global_compiler_lock
 
-from densor.entropy import deferred, native
+from densor.entropy import deferred, kernel_files, native
 from densor.entropy.compile_lock import compile_lock
 from densor.runtime.gc_pause import collection_paused
 from densor.runtime.locks import Lock
@@ -106,22 +106,22 @@ class Kernel:
         if BOUNDSCHECK or not possible or not native.usable():
             return None
         source = deferred.source_of(module)
-        if native.find(source, self._name) == native.NEEDS_NUMBA:
+        if kernel_files.find(source, self._name) == kernel_files.NEEDS_NUMBA:
             return None
-        with compile_lock(native.lock_files(source, self._name)):
-            kept = native.find(source, self._name)  # what another process has made meanwhile
+        with compile_lock(kernel_files.lock_files(source, self._name)):
+            kept = kernel_files.find(source, self._name)  # what another process has made meanwhile
             if kept is None:
                 kept = self._kept(source)
-        return None if kept == native.NEEDS_NUMBA else native.load(kept, self._name)
+        return None if kept == kernel_files.NEEDS_NUMBA else native.load(kept, self._name)
 
-    def _kept(self, source: Path) -> native.Kept:
+    def _kept(self, source: Path) -> kernel_files.Kept:
         """Compiles the kernel and keeps what comes of it, if only that it needs numba."""
         from densor.entropy import entry_point
 
         dispatcher = self._dispatcher(cache=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
         (compiled,) = dispatcher.overloads.values()
-        code = entry_point.machine_code(compiled) or native.NEEDS_NUMBA
-        native.keep(source, self._name, sources(self._python.__module__), code)
+        code = entry_point.machine_code(compiled) or kernel_files.NEEDS_NUMBA
+        kernel_files.keep(source, self._name, sources(self._python.__module__), code)
         return code
 
     def _dispatcher(self, **settings: Any) -> Any:

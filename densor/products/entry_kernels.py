@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from densor.entropy import native
+from densor.entropy import kernel_files
 from densor.entropy.compile_lock import compile_lock
 from densor.entropy.deferred import COMPILING, source_of
 from densor.entropy.jit import BOUNDSCHECK, kernel
@@ -185,7 +185,7 @@ _SIGNATURE = types.void(types.int64, types.int64)
 
 @functools.cache
 def _compiled(function):
-    with compile_lock(native.lock_files(source_of(__name__), function.__name__)):
+    with compile_lock(kernel_files.lock_files(source_of(__name__), function.__name__)):
         return numba.cfunc(_SIGNATURE, cache=not BOUNDSCHECK, _nrt=False)(function)
 
 

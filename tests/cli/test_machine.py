@@ -56,6 +56,21 @@ def test_warm(cli: Callable[..., Ran]) -> None:
     assert ran.err.startswith("densor: kernels of levels 3 are ready") or "are ready" in ran.err
 
 
+def test_warm_puts_kernels_into_a_folder(cli: Callable[..., Ran], tmp_path: Path) -> None:
+    folder = tmp_path / "kernels"
+    ran = cli("warm", "--level", "3", "--into", str(folder))
+    assert ran.code == 0
+    found = [path.name for path in folder.iterdir()]
+    assert f"{len(found)} files in {folder}" in ran.err
+    assert [name.startswith("codec.spans.encode_kernels.encode_span.") for name in found].count(1)
+
+
+def test_warm_knows_its_processors(cli: Callable[..., Ran]) -> None:
+    ran = cli("warm", "--processor", "x86-64-v3,pentium")
+    assert ran.code == 2
+    assert "not a list of here, x86-64-v4-vbmi2, x86-64-v3" in ran.err
+
+
 @pytest.mark.parametrize("level", [3, 6])
 def test_samples_change_for_a_base(level: int) -> None:
     trip = samples.delta_trip(level, 1 << 18, 1)

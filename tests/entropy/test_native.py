@@ -13,7 +13,7 @@ import numpy as np
 import parquet_files
 import pytest
 
-from densor.entropy import deferred, native
+from densor.entropy import deferred, kernel_files, native
 from densor.entropy.compile_lock import compile_lock
 
 fcntl = pytest.importorskip("fcntl")
@@ -82,19 +82,19 @@ def test_a_damaged_file_is_not_used(there: Path) -> None:
 
 
 def test_other_sources_are_noticed(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_digest", lambda paths: "another")
+    monkeypatch.setattr(kernel_files, "_digest", lambda paths: "another")
     assert deferred.on_disk(MODULE, NAME) is None
 
 
 def test_sources_that_changed_under_a_process(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As by an upgrade: what it imported is older than what it could read, or would note down."""
     source = deferred.source_of(MODULE)
-    found = native.find(source, NAME)
+    found = kernel_files.find(source, NAME)
     assert found is not None
-    monkeypatch.setattr(native, "_STARTED", source.stat().st_ctime - 1)
+    monkeypatch.setattr(kernel_files, "_STARTED", source.stat().st_ctime - 1)
     assert deferred.on_disk(MODULE, NAME) is None
     there.unlink()
-    native.keep(source, NAME, [source], found)
+    kernel_files.keep(source, NAME, [source], found)
     assert not there.exists()
 
 
@@ -140,10 +140,10 @@ def test_nothing_to_write_to(tmp_path: Path) -> None:
 
 WAITING = f"""
 import densor.entropy.compile_lock as lock
-from densor.entropy import native
+from densor.entropy import kernel_files
 
-kept, wait, keep = [], lock._wait, native.keep
-native.keep = lambda *arguments: (kept.append(arguments[1]), keep(*arguments))
+kept, wait, keep = [], lock._wait, kernel_files.keep
+kernel_files.keep = lambda *arguments: (kept.append(arguments[1]), keep(*arguments))
 
 def noted(number):
     print("waits", flush=True)

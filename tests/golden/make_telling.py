@@ -33,6 +33,8 @@ import telling_few  # noqa: E402
 import telling_files  # noqa: E402
 import telling_flac  # noqa: E402
 import telling_images  # noqa: E402
+import telling_joined  # noqa: E402
+import telling_pages  # noqa: E402
 import telling_ranks  # noqa: E402
 import telling_sound  # noqa: E402
 import telling_tokens  # noqa: E402
@@ -248,6 +250,8 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
         telling_flac.fields(rng), telling_flac.headers(rng), telling_flac.bounds(rng)
     ),
     "deflate": telling_files.deflate_chunks,
+    "joined": telling_joined.joined_fields,
+    "pages": telling_pages.columns_of_pages,
 }
 
 USERS = {  # modules that import from another one

@@ -1,7 +1,7 @@
 """A slow decoder of sound by a cascade, after docs/format/audio.md, sections 7 to 9.
 
 Without bounds that nothing reaches: r of section 7.2 is -39 to 15, what roots are taken of is below
-2^62.
+2^62. Nor is the least W of section 9, at and below which E is 0 wherever it is not 2^30.
 """
 
 import math
@@ -171,7 +171,7 @@ class Counters:
         k = (node - 2) >> 1
         unit = max(0, (m >> 2) - 1 - self.f)
         sizes = [1 << min(25, unit + t) for t in SHIFTS[: k + 1]]
-        w = max((4 | m & 3) << (m >> 2), 2 ** (self.f + 2) // 16)
+        w = (4 | m & 3) << (m >> 2)
         e0, e1 = (
             exp_minus(min(2**21, (edge << self.f) * 363408 // w))
             for edge in (sum(sizes[:k]), sum(sizes))

@@ -55,17 +55,16 @@ class Stream:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.padded = data + bytes(2)  # the look ahead of 12 bits may pass the end of the stream
         self.window = self.available = self.position = self.used = 0
 
     def read(self, count: int, table: Table) -> bytearray:
-        """The next count symbols, by the code of table."""
-        padded, window, available = self.padded, self.window, self.available
-        position, used, size = self.position, self.used, 8 * len(self.data)
+        """The next count symbols, by the code of table; behind the end there are bits of 0."""
+        data, window, available = self.data, self.window, self.available
+        position, used = self.position, self.used
         symbols = bytearray(count)
         for i in range(count):
-            while available < MAX_CODE_LENGTH and position < len(padded):
-                window |= padded[position] << available
+            while available < MAX_CODE_LENGTH and position < len(data):
+                window |= data[position] << available
                 position += 1
                 available += 8
             symbol, length = table[window & 0xFFF]
@@ -73,8 +72,6 @@ class Stream:
             window >>= length
             available -= length
             used += length
-            if used > size:
-                fail("a Huffman stream is too short")
         self.window, self.available = window, available
         self.position, self.used = position, used
         return symbols
@@ -82,6 +79,6 @@ class Stream:
     def finish(self) -> None:
         """Nothing but unused bits of the last byte, which are 0, may be left."""
         if len(self.data) != (self.used + 7) // 8:
-            fail("a Huffman stream is too long")
+            fail("a Huffman stream of another length")
         if self.used % 8 and self.data[-1] >> self.used % 8:
             fail("an unused bit of a Huffman stream is not 0")

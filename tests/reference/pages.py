@@ -30,8 +30,8 @@ def head(number: int) -> bytes:
 def packed_run(values: list[int], bits: int) -> bytes:
     """A run of values that are packed, the last group filled with zeros."""
     groups = (len(values) + 7) // 8
-    word = sum((value & 2**32 - 1) << (bits * i) for i, value in enumerate(values))
-    return head(2 * groups + 1) + word.to_bytes(groups * bits + 8, "little")[: groups * bits]
+    word = sum(value << (bits * i) for i, value in enumerate(values))
+    return head(2 * groups + 1) + word.to_bytes(groups * bits, "little")
 
 
 def equal_run(value: int, count: int, bits: int) -> bytes:
@@ -64,7 +64,7 @@ def listed_runs(values: list[int], bits: int, cut: list[int]) -> bytes:
     if not cut or not 0 <= cut[0] <= min(MOST_BEHIND, len(cut) - 1):
         fail("how runs are cut")
     values = values + cut[1 : 1 + cut[0]]
-    if any(value < 0 or value >> bits for value in cut[1 : 1 + cut[0]]):
+    if any(value >> bits for value in cut[1 : 1 + cut[0]]):
         fail("values behind the last")
     out, at = b"", 0
     for number in cut[1 + cut[0] :]:
@@ -101,7 +101,7 @@ def deltas(numbers: list[int], size: int, parts: int, bits: int) -> bytes:
         least = min(block)
         widths, packed = [], b""
         for begin in range(0, size, size // parts):
-            part = [(step - least) % 2**bits for step in block[begin : begin + size // parts]]
+            part = [step - least for step in block[begin : begin + size // parts]]
             width = max(part, default=0).bit_length()
             word = sum(step << (i * width) for i, step in enumerate(part))
             widths.append(width)
@@ -152,23 +152,25 @@ def snappy(data: bytes, way: int) -> bytes:
 
 def _block(data: bytes, way: int) -> bytes:
     most = way & 31
-    bits = next(b for b in range(8, most + 1) if b == most or 2**b >= len(data))
-    places = [0] * 2**bits
+    bits = 8
+    while bits < most and 2**bits < len(data):
+        bits += 1
+    places: dict[int, int] = {}
 
     def slot(at: int) -> int:
         word = int.from_bytes(data[at : at + 4], "little") * 0x1E35A7BD % 2**32
         return word >> (32 - bits) if way & 32 else (word >> (32 - most)) % 2**bits
 
     out, done, at, limit = b"", 0, 1, len(data) - 15
-    while limit >= 0:
+    while True:
         skip = 32
         while True:
             step = skip >> 5
             skip += step
             if at + step > limit:
-                return out + (literal(data[done:]) if done < len(data) else b"")
+                return out + literal(data[done:])
             where = slot(at)
-            found, places[where] = places[where], at
+            found, places[where] = places.get(where, 0), at
             if data[found : found + 4] == data[at : at + 4]:
                 break
             at += step
@@ -183,11 +185,10 @@ def _block(data: bytes, way: int) -> bytes:
                 return out + (literal(data[done:]) if done < len(data) else b"")
             places[slot(at - 1)] = at - 1
             where = slot(at)
-            found, places[where] = places[where], at
+            found, places[where] = places.get(where, 0), at
             if data[found : found + 4] != data[at : at + 4]:
                 at += 1
                 break
-    return out + (literal(data) if data else b"")
 
 
 def gzip(data: bytes, way: bytes) -> bytes:
@@ -235,7 +236,7 @@ class Page:
     way: bytes
     levels: list[int] | None
     indices: list[int] | None
-    blocks: tuple[int, int] = (0, 0)
+    blocks: tuple[int, int]
 
 
 @dataclass
@@ -324,7 +325,7 @@ def split(width: int, values: list[bytes]) -> bytes:
 
 
 def bits_of(values: list[bytes]) -> bytes:
-    word = sum((value[0] & 1) << i for i, value in enumerate(values))
+    word = sum(value[0] << i for i, value in enumerate(values))
     return word.to_bytes((len(values) + 7) // 8, "little")
 
 
@@ -443,7 +444,7 @@ def values_of(columns: list[Column], rows: int, content: bytes, size: int) -> No
 
     def taken(count: int) -> bytes:
         nonlocal at
-        if not 0 <= count <= len(content) - at:
+        if count > len(content) - at:
             fail("values")
         at += count
         return content[at - count : at]

@@ -114,6 +114,138 @@ EQUIVALENT = (
         "kinds 13 to 31 were refused before",
     ),
     Equivalent(
+        "pages",
+        "same = 1",
+        ("1 -> 0",),
+        "a value is equal to itself",
+    ),
+    Equivalent(
+        "pages",
+        "if not cut or not 0 <= cut[0] <= min(MOST_BEHIND, len(cut) - 1):",
+        ("0 -> -1 (1)",),
+        "what is then taken for a head is below 2, and refused",
+    ),
+    Equivalent(
+        "pages",
+        'word = int.from_bytes(data[at : at + 4], "little") * 0x1E35A7BD % 2**32',
+        ("4 -> 5",),
+        "what a fifth byte adds is a multiple of 2^32",
+    ),
+    Equivalent(
+        "pages",
+        "length = 4",
+        ("4 -> 3",),
+        "four bytes agree",
+    ),
+    *(
+        Equivalent("pages", line, changes, "a way is one byte but for gzip, which came before")
+        for line, changes in (
+            ("if way[0] == 64:", ("0 -> -1",)),
+            ("return snappy(data, way[0]) if way[0] else data", ("0 -> -1 (1)", "0 -> -1 (2)")),
+            ("if newer and way[0] == 128:", ("0 -> -1",)),
+            (
+                "elif not (newer and way[0] == 64) and way[0] and not 8 <= way[0] & ~32 <= 15:",
+                ("0 -> -1 (1)", "0 -> -1 (2)", "0 -> -1 (3)"),
+            ),
+        )
+    ),
+    Equivalent(
+        "pages",
+        "elif not (newer and way[0] == 64) and way[0] and not 8 <= way[0] & ~32 <= 15:",
+        ("32 -> 33",),
+        "both bounds are the same for a number and the even one below it",
+    ),
+    Equivalent(
+        "pages",
+        "truths = [value[0] for value in known_values]",
+        ("0 -> -1",),
+        "bits are one byte each",
+    ),
+    Equivalent(
+        "pages",
+        "word = sum(value[0] << i for i, value in enumerate(values))",
+        ("0 -> -1",),
+        "bits are one byte each",
+    ),
+    Equivalent(
+        "pages",
+        "if form > 63 or kind > (2, 3, 7)[model.form] or (not kind and (form or values)):",
+        ("63 -> 64", "7 -> 8"),
+        "64 is kind 0, to which nothing may be added; kinds are below 8",
+    ),
+    Equivalent(
+        "pages",
+        "blocks = (0, 0)",
+        ("0 -> 1 (1)", "0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        "kinds without blocks do not read them",
+    ),
+    Equivalent(
+        "pages",
+        "size, parts = blocks = inner.number(2**16), inner.number(2**16)",
+        ("2 -> 3 (2)", "16 -> 17 (2)", "16 -> 15 (2)"),
+        "parts are an eighth of the size at most",
+    ),
+    Equivalent(
+        "pages",
+        "possible = {SPLIT: width > 0, DELTAS: width in (4, 8) and page.bits >= 8 * width,",
+        ("8 -> 7 (2)",),
+        "bits are 32 or 64",
+    ),
+    *(
+        Equivalent("lz4", line, changes, why)
+        for line, changes, why in (
+            (
+                'return int.from_bytes(data[at : at + 4], "little") * 2654435761 % 2**32 >> 19',
+                ("4 -> 5",),
+                "what a fifth byte adds is a multiple of 2^32",
+            ),
+            (
+                'return (int.from_bytes(data[at : at + 5], "little") << 24) * 889523592379 '
+                "% 2**64 >> 52",
+                ("5 -> 6",),
+                "what a sixth byte adds is a multiple of 2^64",
+            ),
+            ("while size >= 13:", ("13 -> 12",), "of 12 bytes the first place is beyond the limit"),
+            ("length = 4", ("4 -> 3",), "four bytes agree"),
+        )
+    ),
+    Equivalent(
+        "blocks",
+        "before = [field.size if field.order < ORDER_JOINED else 0 for field in fields]",
+        ("0 -> 1", "0 -> -1"),
+        "nothing but 2 is looked for",
+    ),
+    Equivalent(
+        "huffman",
+        "if first >= last:",
+        ("first >= last -> first > last",),
+        "one symbol alone is refused for that, too",
+    ),
+    Equivalent(
+        "huffman",
+        "if len(lengths) < 2:",
+        ("2 -> 1",),
+        "one code alone is half of all at most, which is refused as well",
+    ),
+    Equivalent(
+        "huffman",
+        "code, previous = 0, 0",
+        ("0 -> 1 (2)", "0 -> -1 (2)"),
+        "no shift changes a code of 0",
+    ),
+    Equivalent(
+        "huffman",
+        "table = [(0, 0)] * (1 << MAX_CODE_LENGTH)",
+        ("0 -> 1 (1)", "0 -> -1 (1)", "0 -> 1 (2)", "0 -> -1 (2)", "1 -> 2"),
+        "codes are complete: all is set, and what is more is not looked up",
+    ),
+    Equivalent(
+        "huffman",
+        "while available < MAX_CODE_LENGTH and position < len(data):",
+        ("available < MAX_CODE_LENGTH -> available <= MAX_CODE_LENGTH",),
+        "a bit more that is taken early is not looked at",
+    ),
+    Equivalent(
         "byte_cm",
         "twice = min(pair_of_counts) > 0 and sum(pair_of_counts) <= 17",
         (
@@ -235,6 +367,12 @@ EQUIVALENT = (
     ),
     Equivalent(
         "audio_cascade",
+        "s = uz.at(i, k - i) if k >= i else zu.at(k, i - k)",
+        ("k >= i -> k > i",),
+        "without a lag both are sums of the same products",
+    ),
+    Equivalent(
+        "audio_cascade",
         "m = [[0] * n for _ in range(n)]",
         ("0 -> 1", "0 -> -1"),
         "the upper half is set, the other is not read",
@@ -267,7 +405,10 @@ EQUIVALENT = (
         "audio_cascade",
         "negative = 1 - counters.decide((32 * m + "
         "(part if unit < 3 else 0), 32 * fast, 32 * m), 0)",
-        ("32 -> 33 (1)", "32 -> 33 (2)", "32 -> 33 (3)", "32 -> 31 (2)", "32 -> 31 (3)"),
+        (
+            *("32 -> 33 (1)", "32 -> 33 (2)", "32 -> 33 (3)", "32 -> 31 (2)", "32 -> 31 (3)"),
+            *("0 -> 1 (1)", "0 -> 1 (2)", "0 -> -1 (2)"),
+        ),
         "different contexts stay different, and those of node 0 have nothing else",
     ),
     Equivalent(

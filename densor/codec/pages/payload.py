@@ -95,7 +95,15 @@ def _table(at: Reader) -> Table:
     way, rows, size = take_table(at)
     if way == AS_BYTES:
         return Table(rows, size, b"", at.packed(size))
-    return Table(rows, size, at.counted(), at.counted())
+    return Table(rows, size, take_model(at), at.counted())
+
+
+def take_model(at: Reader) -> bytes:
+    """The model of a table; FormatError for an empty one."""
+    model = at.counted()
+    if not model:
+        raise FormatError("table of pages has no model")
+    return model
 
 
 def pack_table(rows: int, size: int, model: bytes, stored: bytes) -> bytes:

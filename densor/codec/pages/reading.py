@@ -8,7 +8,15 @@ import numpy.typing as npt
 
 from densor.codec.batch import Bytes
 from densor.codec.pages.layout import BITS, TEXTS
-from densor.codec.pages.payload import AS_BYTES, Head, Table, check, take_head, take_table
+from densor.codec.pages.payload import (
+    AS_BYTES,
+    Head,
+    Table,
+    check,
+    take_head,
+    take_model,
+    take_table,
+)
 from densor.codec.pages.values import ColumnRecipe, Values, fixed, padded
 from densor.codec.table.layout import BITS as BIT_ARRAYS
 from densor.codec.table.layout import CELLS, TEXTS_32, Layout
@@ -140,10 +148,7 @@ def _placed(at: Reader) -> _Place:
     way, rows, size = take_table(at)
     if way == AS_BYTES:
         return _Place(Table(rows, size, b"", at.packed(size)), 0, 0)
-    model = at.counted()
-    if not model:
-        raise FormatError("table of pages has no model")
-    return _Place(Table(rows, size, model, b""), 0, at.number(_MOST_STORED))
+    return _Place(Table(rows, size, take_model(at), b""), 0, at.number(_MOST_STORED))
 
 
 def _lies_as(layout: Layout, columns: Sequence[ColumnRecipe]) -> bool:

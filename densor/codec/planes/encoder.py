@@ -15,6 +15,7 @@ from densor.codec.planes.stages.rans import RANS
 from densor.codec.planes.stages.stage import Stage
 from densor.runtime.types import Bytes
 
+_MOST_IN_SPANS = 4  # classes
 STAGES: dict[str, Stage[Any]] = {"huffman": HUFFMAN, "rans": RANS}
 
 
@@ -44,6 +45,32 @@ class PlanesEncoder(Generic[C]):
         self._encoder: PlanesChunkEncoder[C] | None = None
         self.whole_zstd = self._plan.whole_zstd
         self.repeats = self._plan.repeats
+
+    @property
+    def layout(self) -> Layout:
+        """How elements are cut into planes."""
+        return self._plan.layout
+
+    @property
+    def run(self) -> int:
+        """Elements of a run."""
+        return self._plan.run
+
+    @property
+    def most(self) -> int:
+        """Classes of a plane, at most."""
+        return self._level.classes
+
+    @property
+    def in_spans(self) -> bool:
+        """Whether all chunks are coded by their planes and few classes alone, by Huffman codes."""
+        plain = not (self._plan.repeats or self._plan.delta or any(self._plan.plane_zstd))
+        return plain and self._stage is HUFFMAN and self.most <= _MOST_IN_SPANS
+
+    @property
+    def codings(self) -> Sequence[Coding[C] | None]:
+        """How planes are coded, once that is settled; None: raw."""
+        return self._codings
 
     @property
     def useful(self) -> bool:

@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from densor.codec.batch import Batch, Bytes, Chunk
+from densor.codec.batch import Batch, Bytes, Chunk, Coding
 from densor.codec.chunks import CountingEncoder, own_or_raw, smallest_of
 from densor.codec.kind import Kind
 from densor.codec.levels import Level
 from densor.codec.planes.encoder import STAGES, PlanesEncoder
 from densor.codec.planes.layout import Layout
 from densor.codec.sampling import sample
+from densor.codec.spans import settled
 from densor.entropy.huffman.code import huffman_lengths
 
 _PIECE = 1 << 11  # bytes at each place that are looked at
@@ -23,6 +24,12 @@ class _PlanesBatch(CountingEncoder):
     """Tries Zstandard only where it may win something: mostly by elements that repeat."""
 
     coder: PlanesEncoder[Any]
+
+    def encode(self) -> Coding:
+        """Starts coding all chunks, in spans where these do."""
+        if settled.suits(self.coder, self.batch):
+            return settled.encode(self.coder, self.batch)
+        return super().encode()
 
     def _store(self, chunk: Bytes, index: int) -> Chunk:
         if not self.coder.quiet(chunk):

@@ -17,8 +17,10 @@ U16_2D = types.uint16[:, ::1]
 F32 = types.float32[::1]
 F64 = types.float64[::1]
 
+_part = njit(error_model="numpy", _nrt=False)  # without counts of references, which are atomic
 
-@njit
+
+@_part
 def _tally(piece, tables):
     """Adds the symbols of `piece` to four interleaved histograms, `tables`, [4 * 256].
 
@@ -41,7 +43,7 @@ def _tally(piece, tables):
         tables[piece[i]] += one
 
 
-@kernel(types.void(R8, types.int64, types.uint16[::1], U16_2D, I64))
+@kernel(types.void(R8, types.int64, types.uint16[::1], U16_2D, I64), counted=False)
 def count_runs(plane, run, work, counts, total):
     """Histogram of each run of `plane`, 65535 symbols at most.
 
@@ -58,7 +60,7 @@ def count_runs(plane, run, work, counts, total):
             total[s] += row[s]
 
 
-@njit
+@_part
 def _entropy_bits(a, b):
     """Order-0 entropy in bits of the sum of two histograms."""
     total = 0
@@ -103,7 +105,7 @@ def repetitions(data, table):
     return found
 
 
-@njit
+@_part
 def _range(counts):
     """First symbol that occurs, and the one after the last, of int64[256]."""
     low = 0
@@ -115,7 +117,7 @@ def _range(counts):
     return low, high
 
 
-@njit
+@_part
 def _add_counts(counts, step, classes, total, low, high):
     """Adds the histogram of every `step`-th run to that of its class."""
     total[:] = 0
@@ -126,7 +128,7 @@ def _add_counts(counts, step, classes, total, low, high):
             target[i] += row[i]
 
 
-@njit
+@_part
 def _set_costs(total, cost, low, high):
     """Ideal code lengths of each class from its histogram, no symbol quite impossible."""
     for c in range(total.shape[0]):
@@ -137,7 +139,7 @@ def _set_costs(total, cost, low, high):
             cost[c, s] = np.log2(sum_ / (total[c, s] + 0.02))
 
 
-@njit(fastmath=True)
+@njit(fastmath=True, error_model="numpy", _nrt=False)
 def _assign(counts, step, cost, row, classes, low, high):
     """Gives every `step`-th run the class with the cheapest code."""
     for r in range(0, counts.shape[0], step):
@@ -155,7 +157,7 @@ def _assign(counts, step, cost, row, classes, low, high):
                 classes[r] = c
 
 
-@njit
+@_part
 def _first_guess(counts, step, borders, mean, classes, low, high):
     """Classes by the mean symbol of a run, in units of its standard deviation."""
     n = 0
@@ -181,7 +183,7 @@ def _first_guess(counts, step, borders, mean, classes, low, high):
         classes[r] = c
 
 
-@njit
+@_part
 def _join(total, number, map_bits, class_bits, runs, low, high, bits):
     """Joins classes two by two as long as the whole gets smaller; returns how many are left.
 
@@ -193,7 +195,8 @@ def _join(total, number, map_bits, class_bits, runs, low, high, bits):
     for c in range(total.shape[0]):
         number[c] = left
         if total[c].sum() > 0:
-            total[left] = total[c]
+            for s in range(256):
+                total[left, s] = total[c, s]
             left += 1
     for i in range(left):
         alone[i] = _entropy_bits(total[i, low:high], total[i, low:high]) / 2
@@ -213,14 +216,15 @@ def _join(total, number, map_bits, class_bits, runs, low, high, bits):
         saved = class_bits + runs * (map_bits[left] - map_bits[left - 1])
         if best + saved <= 0:
             break
-        total[a] += total[b]
         left -= 1
         for c in range(number.size):
             if number[c] == b:
                 number[c] = a
             elif number[c] == left:
                 number[c] = b
-        total[b] = total[left]
+        for s in range(256):
+            total[a, s] += total[b, s]
+            total[b, s] = total[left, s]
         alone[b] = alone[left]
         for i in range(left):
             bits[min(i, b), max(i, b)] = bits[i, left]
@@ -235,7 +239,8 @@ def _join(total, number, map_bits, class_bits, runs, low, high, bits):
     types.int64(
         U16_2D, I64, F64, types.int64, types.int64, R8, types.float64,
         F32_2D, F32, F64, F64_2D, I64_2D, I64, W8,
-    )
+    ),
+    counted=False,
 )  # fmt: skip
 def find_classes(
     counts, all_counts, borders, step, rounds, map_bits, class_bits,
@@ -262,7 +267,7 @@ def find_classes(
     return _join(total, number, map_bits, class_bits, counts.shape[0], low, high, bits)
 
 
-@kernel(types.void(U16_2D, I64, types.int64, F32_2D, F32, I64_2D, W8))
+@kernel(types.void(U16_2D, I64, types.int64, F32_2D, F32, I64_2D, W8), counted=False)
 def reassign(counts, all_counts, step, prices, row, total, classes):
     """Gives every `step`-th run the class whose code is shortest for it.
 

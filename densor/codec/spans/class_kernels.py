@@ -198,12 +198,16 @@ def count_sample(
     tallies[:] = np.uint32(0)
     for r in range(0, sums.size, step):
         count = min(run, n - r * run)
-        split_first(layout, size, data, r * run * size, count, planes, 0, addresses, edge)
+        row = planes[:count]
+        if size == 1:
+            row = data[r * run : r * run + count]
+        else:
+            split_first(layout, size, data, r * run * size, count, planes, 0, addresses, edge)
         if by_codes:
-            c = best_class(planes, 0, count, lengths, packed, bits)
+            c = best_class(row, 0, count, lengths, packed, bits)
         else:
             c = class_of(mean(sums, r, run, n), borders)
-        _tally(planes[:count], tallies[1024 * c : 1024 * (c + 1)])
+        _tally(row, tallies[1024 * c : 1024 * (c + 1)])
     for c in range(CLASSES):
         for s in range(256):
             at = 1024 * c + s

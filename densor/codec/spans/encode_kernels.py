@@ -1,4 +1,4 @@
-"""The compiled loops that encode a span: a batch of floats under one set of codes, as frames.
+"""The compiled loops that settle how a span is coded: a batch of floats under one set of codes.
 
 Rows share a code with those that it suits as well, see `class_kernels`. Codes come from a sample
 of the rows, and have room for every symbol between the least and the greatest that occur.
@@ -11,7 +11,6 @@ from densor.codec import registry
 from densor.codec.planes.search_kernels import _entropy_bits, _tally
 from densor.codec.spans import table as t
 from densor.codec.spans.class_kernels import (
-    best_class,
     bits_of_classes,
     count_sample,
     entropy_lengths,
@@ -21,24 +20,21 @@ from densor.codec.spans.class_kernels import (
     rows_between,
 )
 from densor.codec.spans.jit import once, part
-from densor.codec.spans.merge import copy_row
-from densor.codec.spans.put import fill_table, put_codes
-from densor.codec.spans.split import scales, split_first, split_planes, split_rest
+from densor.codec.spans.split import scales, split_first, split_planes
 from densor.codec.spans.table import MOST_CODES as CLASSES
 from densor.codec.spans.table import PIECE, PIECES
-from densor.codec.spans.xxh3 import xxh3_64
-from densor.entropy.huffman.kernels import _assign_codes, best_lengths
-from densor.entropy.intrinsics import copy_bytes, load_u64, ones, store_u32, store_u64
+from densor.entropy.huffman.kernels import best_lengths
+from densor.entropy.intrinsics import copy_bytes, load_u64, ones
 from densor.entropy.jit import I64, R8, W8, W32, W64, kernel
 
 _SAMPLE = 1 << 17  # elements that codes are made from, about, or a half or a quarter of all
-_LEAST_RUN = 64  # elements of a row
 _EXTREMES = 9 * 64 + 512  # place in the work space `edge`
 _FEW_ZEROS = 32  # one element in as many
 _NOISE = t.NOISE
 _LOOK = 64  # elements at the begin of each row that are searched for constant bits
 _RAW, _CONSTANT, _CODED = registry.PLANE_RAW, registry.PLANE_CONSTANT, registry.PLANE_CLASSES
-_OF_PLANES = CLASSES + 1  # place of the first histogram of planes behind the first, less 1
+_OF_PLANES = CLASSES + 2  # place of the histogram of a plane, behind those of classes
+_COUNTED_FIRST = 16  # one in so many stretches
 _COUNTED = 4096  # elements that are taken apart at once to be counted
 _LEAST_CODED = 1 << 17  # elements; of fewer, parameters that suit them best count for more
 OTHER = 2  # what becomes of a plane, beside these
@@ -210,11 +206,19 @@ def _row_scales(data, layout, size, run, ways, sums, planes, seen, addresses, ed
 
 
 @once
-def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge):
-    """Histograms of the planes that are coded, of plane p in `counts[_OF_PLANES + p]`."""
+def _count_coded(
+    data, layout, size, ways, begins, goes_on, tallies, counts, planes, addresses, edge
+):
+    """Histograms of the planes that are coded, of plane p in `counts[_OF_PLANES + p]`.
+
+    `begins`: a part of each is counted; `goes_on`: or what that has left.
+    """
     n = data.size // size
     tallies[: 1024 * size] = np.uint32(0)
     for begin in range(0, n, _COUNTED):
+        of_part = (begin // _COUNTED) % _COUNTED_FIRST == 0
+        if (begins and not of_part) or (goes_on and of_part):
+            continue
         count = min(_COUNTED, n - begin)
         split_planes(layout, size, data, begin * size, count, planes, count, addresses, edge)
         for p in range(size):
@@ -224,20 +228,57 @@ def _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, e
         for s in range(256):
             at = 1024 * p + s
             found = tallies[at] + tallies[at + 256] + tallies[at + 512] + tallies[at + 768]
-            counts[_OF_PLANES + p, s] = np.int64(found)
+            counts[_OF_PLANES + p, s] += np.int64(found)
 
 
 @part
-def _wastes(counts, lengths, n):
-    """Whether rare symbols, whose codes are shorter than they should be, make others' longer.
+def _wasted(counts, lengths):
+    """Bits of a symbol that codes take too many, since those of rare symbols are too short.
 
-    Several codes would save some of that: few rows have all of these symbols.
+    Several codes would save some of it: few rows have all of these symbols.
     """
+    total = 0
+    for s in range(256):
+        total += counts[s]
     bits = 0.0
     for s in range(256):
         if counts[s] > 0:
-            bits += counts[s] * (lengths[s] + np.log2(counts[s] / n))
-    return bits > _WASTED * n
+            bits += counts[s] * (lengths[s] + np.log2(counts[s] / total))
+    return bits / total
+
+
+@once
+def _count_classes(
+    data, layout, size, run, most, scales, lengths, packed, bits, counts, tallies, floats, planes,
+    addresses, edge,
+):  # fmt: skip
+    """Histograms of the classes of rows, how many there are, and of how many rows one is counted.
+
+    `scales`: of each row, as from `_row_scales`.
+    """
+    n = data.size // size
+    floats[:] = np.inf
+    if most > 1:
+        find_classes(scales, run, n, floats)
+    many = most
+    step = 0
+    least = _rows_between(n, size, most)
+    for turn in range(0 if most > 1 else 1, 2):
+        step = least if turn else rows_between(least, scales.size)
+        count_sample(
+            data, layout, size, run, step, turn > 0 and many > 1, scales,
+            floats[CLASSES : 2 * CLASSES], lengths, packed, bits, counts, tallies, planes,
+            addresses, edge,
+        )  # fmt: skip
+        if many > 1:
+            worth = bits_of_classes(scales.size) / step
+            many = join_if_no_gain(counts, worth if turn else worth / 2, counts[CLASSES + 1])
+        if turn == 0 and many > 1:
+            entropy_lengths(counts, lengths)
+            pack_lengths(lengths, packed)
+        if many == 1:
+            floats[:] = np.inf
+    return many, step
 
 
 @part
@@ -249,8 +290,8 @@ def _rows_between(n, size, most):
 
 
 @once
-def _make_codes(counts, step, mask, seen, lengths, tables, packages, short, codes):
-    """Lengths and codes of a class, from its histogram in a sample; or in all, if `step` is 0.
+def _make_codes(counts, step, mask, seen, lengths, packages, short):
+    """Lengths of the codes of a class, from its histogram in a sample; or in all, if `step` is 0.
 
     A symbol of a scale that occurs somewhere has a code, whether or not the sample has it.
     """
@@ -260,301 +301,87 @@ def _make_codes(counts, step, mask, seen, lengths, tables, packages, short, code
             used = seen[0] <= scale <= seen[1] if scale > 0 else seen[2] != 0
             counts[s] = counts[s] * step + 1 if used else 0
     _lengths_of(counts, packages[:512], packages[512:], short[256:], short[:256], lengths)
-    _assign_codes(lengths, codes[256:], codes[:256])
-    fill_table(codes[:256], tables)
-
-
-@once
-def _group(
-    data, begin, count, layout, size, run, classes, many, lengths, packed, numbers, planes,
-    grouped, edge,
-):  # fmt: skip
-    """The first plane of a chunk, its rows class by class; finds their classes.
-
-    It is in `grouped`, or where it was if the elements are its only plane and have one class.
-    """
-    counts, firsts, addresses = numbers[:4], numbers[8:12], numbers[16:24]
-    counts[:] = 0
-    if many == 1:
-        counts[0] = count
-        classes[:] = 0
-        if size == 1:
-            return data[begin : begin + count]
-        split_first(layout, size, data, begin, count, grouped, 0, addresses, edge)
-        return grouped[:count]
-    plane = planes[:count]
-    if size == 1:
-        plane = data[begin : begin + count]
-    else:
-        split_first(layout, size, data, begin, count, planes, 0, addresses, edge)
-    for r in range(classes.size):
-        row = min(run, count - r * run)
-        c = best_class(plane, r * run, row, lengths, packed, numbers[40:44])
-        classes[r] = c
-        counts[c] += row
-    firsts[0] = 0
-    for c in range(1, CLASSES):
-        firsts[c] = firsts[c - 1] + counts[c - 1]
-    for r in range(classes.size):
-        row = min(run, count - r * run)
-        c = classes[r]
-        copy_row(grouped, firsts[c], plane, r * run, row, addresses)
-        firsts[c] += row
-    return grouped[:count]
-
-
-@part
-def _put_section(symbols, classes, many, tables, counts, coded, at, words, sizes):
-    """The section of a plane by classes, to `coded` from `at` on; returns where it ends."""
-    if many > 1:
-        for r in range(0, classes.size, 4):
-            byte = 0
-            for k in range(min(4, classes.size - r)):
-                byte |= np.int64(classes[r + k]) << (2 * k)
-            coded[at] = byte
-            at += 1
-    sizes_at = at
-    at += 16
-    for stream in range(4):
-        start = at
-        first = 0
-        buffer = np.uint64(0)
-        filled = np.uint64(0)
-        for c in range(many):
-            quarter = (counts[c] + 3) // 4
-            begin = first + min(stream * quarter, counts[c])
-            end = first + min((stream + 1) * quarter, counts[c])
-            at, buffer, filled = put_codes(
-                symbols[begin:end], tables[c], coded, at, buffer, filled, words, sizes
-            )
-            first += counts[c]
-        store_u64(coded, at, buffer)
-        at += np.int64(filled > np.uint64(0))
-        store_u32(coded, sizes_at + 4 * stream, np.uint32(at - start))
-    store_u64(coded, at, np.uint64(0))
-    return at + 8
-
-
-@part
-def is_constant(plane):
-    varying = np.uint8(0)
-    for i in range(plane.size):
-        varying |= plane[i] ^ plane[0]
-    return varying == 0
-
-
-@part
-def _put_frame(out, at, stored, original):
-    """The header of a chunk's frame, but for its model and its check."""
-    store_u32(out, at, np.uint32(t.CHUNK))
-    store_u32(out, at + 4, np.uint32(stored))
-    store_u32(out, at + 8, np.uint32(original))
-    store_u32(out, at + 12, np.uint32(0))
-    store_u64(out, at + 16, xxh3_64(out[at + t.FRAME : at + t.FRAME + stored]))
-
-
-@once
-def _put_rest(
-    data, begin, count, layout, size, ways, tables, out, at, end, taken, planes, coded, words,
-    sizes, addresses, edge,
-):  # fmt: skip
-    """All planes but the first, to `out` before `end`; where they end.
-
-    That is 0 if one is not what it should be, -1 if there is no room. `taken`: their bytes.
-    """
-    plain = size * count >= _LOOK
-    least = 0
-    for p in range(1, size):
-        plain &= ways[p] == _RAW
-        taken[p] = count if ways[p] == _RAW else 1
-        least += taken[p]
-    if at + least >= end:
-        return -1
-    if size == 1:
-        return at
-    if plain:
-        split_rest(layout, size, data, begin, count, out, at, addresses)
-        return at + least
-    split_planes(layout, size, data, begin, count, planes, count, addresses, edge)
-    for p in range(1, size):
-        plane = planes[p * count : (p + 1) * count]
-        if ways[p] == _CONSTANT and not is_constant(plane):
-            return 0
-        if ways[p] == _CODED:
-            taken[0] = count
-            taken[p] = _put_section(
-                plane, edge[:0], 1, tables[p - 1 : p], taken, coded, 0, words, sizes
-            )
-            plane = coded
-        if at + taken[p] > end:
-            return -1
-        copy_bytes(out, at, plane, 0, taken[p])
-        at += taken[p]
-    return at if at < end else -1
-
-
-@once
-def _put_chunk(
-    data, begin, count, layout, size, run, ways, classes, many, lengths, packed, tables, out, at,
-    numbers, planes, grouped, coded, words, sizes, edge,
-):  # fmt: skip
-    """A chunk with its frame to `out`; the end, negative if the chunk is raw, 0 to refuse."""
-    addresses = numbers[16:24]
-    taken = numbers[48:56]
-    counts = numbers[:4]
-    symbols = _group(
-        data, begin, count, layout, size, run, classes, many, lengths, packed, numbers, planes,
-        grouped, edge,
-    )  # fmt: skip
-    head = at + t.FRAME
-    place = head + 5 * size
-    original = size * count
-    there = out.size - place >= count + count // 2 + count // _LEAST_RUN + 64  # whatever its size
-    section = _put_section(
-        symbols, classes, many, tables, counts, out if there else coded,
-        place if there else 0, words, sizes,
-    )  # fmt: skip
-    section -= place if there else 0
-    end = -1
-    if place + section < head + original:
-        if not there:
-            copy_bytes(out, place, coded, 0, section)
-        end = _put_rest(
-            data, begin, count, layout, size, ways, tables[CLASSES:], out, place + section,
-            head + original, taken, planes, coded, words, sizes, addresses, edge,
-        )  # fmt: skip
-    if end == 0:
-        return 0
-    if end < 0:
-        copy_bytes(out, head, data, begin, original)
-        _put_frame(out, at, original, original)
-        return -(head + original)
-    out[head] = registry.PLANE_CLASSES
-    store_u32(out, head + 1, np.uint32(section))
-    for p in range(1, size):
-        out[head + 5 * p] = ways[p]  # as modes are numbered
-        store_u32(out, head + 5 * p + 1, np.uint32(taken[p]))
-    _put_frame(out, at, end - head, original)
-    return end
 
 
 @kernel(
     types.int64(
-        R8, types.int64, types.int64, types.int64, types.int64, types.int64, types.boolean,
-        types.float64, W8, I64_2D, types.uint8[:, ::1], W8, W8, W8, W8, I64_2D,
-        types.uint8[:, ::1], W32, I64, W64, W32, F64, W8,
+        R8, types.int64, types.int64, types.int64, types.int64, types.boolean,
+        types.float64, I64, types.uint8[:, ::1], W8, I64_2D, W32, I64, W64, W32, F64, W8,
     ),
     counted=False,
 )  # fmt: skip
-def encode_span(
-    data, layout, size, run, rows, most, careful, noise, out, made, lengths, classes, planes,
-    grouped, coded, counts, tables, tallies, numbers, words, sums, floats, edge,
+def plan_span(
+    data, layout, size, run, most, careful, noise, ways, lengths, planes, counts, tallies,
+    numbers, words, sums, floats, edge,
 ):  # fmt: skip
-    """Encodes a batch of floats as the frames of its chunks.
+    """Settles how a batch of floats is coded by `put_chunks`, from a sample of it.
 
     `data`: uint8[elements * size], at least 4096 elements; a row has `run` elements, at least
-    64, a chunk `rows` rows. `most`: 1, or 4 for up to as many classes. `careful`: whether
-    what may repeat, or is coded in less than a bit, is refused. `noise`: bits of a byte from which
-    planes behind the first are stored as they are; what has less is refused.
+    64. `most`: 1, or 4 for up to as many classes. `careful`: whether what may repeat, or is coded
+    in less than a bit, is refused. `noise`: bits of a byte from which planes behind the first are
+    stored as they are; what has less is refused.
 
-    Results: `out`, uint8[], the frames one after the other, but for their model numbers and header
-    checks; `made`, int64[chunks, 3], of each frame its offset, its payload, and 1 if it uses the
-    batch's parameters, 0 if it is raw. `lengths`: uint8[7, 256], of the classes. Returns their
-    number, or -1 for a batch that is not for this kernel. `lengths[4 + p - 1]`: of plane p,
-    all 0 where it is not coded.
+    Results: `ways`, int64[8], what becomes of each plane; `lengths`: uint8[7, 256], of the
+    classes of the first plane, and from `lengths[4]` on of each plane behind it, 0 where it is not
+    coded. Returns how many classes there are, or -1 for a batch that is not for this kernel.
 
-    Work space: `classes`, uint8[rows in all]; `planes`, uint8[the greater of 5 * size * 16384 and a
-    chunk, and 4096 * size]; `grouped`, uint8[elements of a chunk]; `coded`, uint8[twice as
-    many + 4096]; `counts`, int64[9, 256]; `tables`, uint8[7, TABLE]; `tallies`, uint32[4 * 1024];
-    `numbers`, int64[64 + 1024]; `words`, uint64[4096], of which 1024 to 1279 hold the
-    lengths of codes; `sums`, uint32[rows in all, and 1024 + 512]; `floats`, float64[16]; `edge`,
-    uint8[9 * 64 + 8192].
+    Work space: `planes`, uint8[the greater of 5 * size * 16384 and a row, and 4096 * size];
+    `counts`, int64[10, 256]; `tallies`, uint32[4 * 1024]; `numbers`, int64[64 + 1024]; `words`,
+    uint64[4096], of which 1024 to 1279 hold the lengths of codes; `sums`, uint32[rows in all];
+    `floats`, float64[16]; `edge`, uint8[9 * 64 + 8192].
     """
     n = data.size // size
     addresses = numbers[16:24]
-    ways = numbers[24:32]
     seen = numbers[32:35]
-    codes = sums[classes.size :]
     packed = words[1024:1280]
     if not _look(
         data, layout, size, careful, min(_NOISE, noise), noise, False, n >= _LEAST_CODED, ways,
         planes, tallies, counts, words, addresses, edge,
     ):  # fmt: skip
         return _REFUSED
-    scales = sums[: classes.size]
-    saved = _row_scales(data, layout, size, run, ways, scales, planes, seen, addresses, edge)
-    if saved > 0.016 * size:
-        return _REFUSED
-    mask = 127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255
-    if seen[1] <= seen[0] and seen[2] == 0:
-        return _REFUSED
-    floats[:] = np.inf
-    if most > 1:
-        find_classes(scales, run, n, floats)
-    many = most
-    least = _rows_between(n, size, most)
-    for turn in range(0 if most > 1 else 1, 2):
-        step = least if turn else rows_between(least, scales.size)
-        count_sample(
-            data, layout, size, run, step, turn > 0 and many > 1, scales,
-            floats[CLASSES : 2 * CLASSES], lengths, packed, numbers[40:44], counts, tallies,
-            planes, addresses, edge,
-        )  # fmt: skip
-        if many > 1:
-            worth = bits_of_classes(scales.size) / step
-            many = join_if_no_gain(counts, worth if turn else worth / 2, counts[CLASSES + 1])
-        if turn == 0 and many > 1:
-            entropy_lengths(counts, lengths)
-            pack_lengths(lengths, packed)
-        if many == 1:
-            floats[:] = np.inf
     coded_planes = 0
     for p in range(1, size):
         coded_planes += ways[p] == _CODED
-    ways[0] = _CODED if many == 1 else OTHER
-    if coded_planes > 0:
-        _count_coded(data, layout, size, ways, tallies, counts, planes, addresses, edge)
-        if many == 1:
-            step = 0
-            for s in range(256):
-                counts[0, s] = counts[_OF_PLANES, s]
-    for c in range(CLASSES + size - 1):
-        if c < many or (c >= CLASSES and ways[c - CLASSES + 1] == _CODED):
-            _make_codes(
-                counts[c if c < CLASSES else _OF_PLANES + c - CLASSES + 1],
-                step if c < CLASSES else 0, mask, seen, lengths[c], tables[c], numbers[64:],
-                edge[9 * 64 :], codes,
+    mask = 127 if size == 1 or layout == registry.LAYOUT_WORD16 else 255
+    scales = sums[: -(-n // run)]
+    many = 0
+    step = 0
+    first = 0 if coded_planes > 0 and most > 1 else 1
+    ways[0] = _CODED
+    counts[_OF_PLANES:] = 0
+    for turn in range(first, 2):  # codes of other planes from a part first, lest all is for nothing
+        if turn == 1:
+            saved = _row_scales(
+                data, layout, size, run, ways, scales, planes, seen, addresses, edge
+            )
+            if saved > 0.016 * size or (seen[1] <= seen[0] and seen[2] == 0):
+                return _REFUSED
+            many, step = _count_classes(
+                data, layout, size, run, most, scales, lengths, packed, numbers[40:44], counts,
+                tallies, floats, planes, addresses, edge,
             )  # fmt: skip
-    for p in range(1, size):
-        if ways[p] != _CODED or most == 1:
-            continue
-        if _wastes(counts[_OF_PLANES + p], lengths[CLASSES + p - 1], n):
-            return _REFUSED
-    pack_lengths(lengths, packed)
-    at = 0
-    for chunk in range(made.shape[0]):
-        first = chunk * rows
-        last = min(first + rows, classes.size)
-        begin = first * run
-        end = _put_chunk(
-            data, begin * size, min(last * run, n) - begin, layout, size, run, ways,
-            classes[first:last], many, lengths, packed, tables, out, at, numbers, planes, grouped,
-            coded, words, words[2048:], edge,
-        )  # fmt: skip
-        if end == 0:
-            return _REFUSED
-        made[chunk, 0] = at
-        made[chunk, 1] = abs(end) - at - t.FRAME
-        made[chunk, 2] = end > 0
-        at = abs(end)
+            ways[0] = _CODED if many == 1 else OTHER
+        if coded_planes > 0:
+            _count_coded(
+                data, layout, size, ways, turn == 0, turn > first, tallies, counts, planes,
+                addresses, edge,
+            )  # fmt: skip
+            if many == 1:
+                step = 0
+                for s in range(256):
+                    counts[0, s] = counts[_OF_PLANES, s]
+        for c in range(CLASSES + size - 1):
+            if c < many or (c >= CLASSES and ways[c - CLASSES + 1] == _CODED):
+                _make_codes(
+                    counts[c if c < CLASSES else _OF_PLANES + c - CLASSES + 1],
+                    step if c < CLASSES else 0, mask, seen, lengths[c], numbers[64:],
+                    edge[9 * 64 :],
+                )  # fmt: skip
+        for p in range(1, size):
+            if ways[p] != _CODED or most == 1:
+                continue
+            waste = _wasted(counts[_OF_PLANES + p], lengths[CLASSES + p - 1])
+            if waste > _WASTED:
+                return _REFUSED
+    ways[0] = _CODED
     return many
-
-
-@kernel(types.void(W8, I64_2D, types.int64), counted=False)
-def number_frames(out, made, model):
-    """Completes the frames that `encode_span` made: their model number, and header checks."""
-    for chunk in range(made.shape[0]):
-        at = made[chunk, 0]
-        store_u32(out, at + 12, np.uint32(model if made[chunk, 2] != 0 else 0))
-        check = xxh3_64(out[at : at + 24]) & np.uint64(0xFFFFFFFF)
-        store_u32(out, at + 24, np.uint32(check))

@@ -9,7 +9,7 @@ from numba import types
 
 from densor.codec import registry
 from densor.codec.planes.payload import SECTION
-from densor.codec.spans.encode_kernels import is_constant
+from densor.codec.spans.chunk_kernels import is_constant
 from densor.codec.spans.jit import once, part
 from densor.entropy import vectors as v
 from densor.entropy.intrinsics import (

@@ -11,7 +11,7 @@ from numba import types
 from densor.codec.scale_context.payload import COLUMN_STEPS, COLUMNS, HEAD, PART, ROW_STEPS, ROWS
 from densor.codec.spans import matrix_table as m
 from densor.codec.spans import table as t
-from densor.codec.spans.encode_kernels import _put_frame
+from densor.codec.spans.chunk_kernels import put_frame
 from densor.codec.spans.jit import once, part
 from densor.codec.spans.low_kernels import (
     LOW_RULE,
@@ -390,6 +390,6 @@ def encode_matrices(
                 put_low_halves(sections, low_planes, low_words, out, to + stream)
             elif form == m.FORM_FP32:
                 _put_halves(data, chunk[m.BEGIN], count, out, to + stream)
-        _put_frame(out, at, made[c, 1], original)
+        put_frame(out, at, made[c, 1], original)
         at = payload + made[c, 1]
     return at

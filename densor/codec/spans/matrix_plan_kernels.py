@@ -438,7 +438,7 @@ def look_at_floats(
     `data`: uint8[], at least 4096 elements. `second`: bits of a byte of the second plane from which
     it is noise; `noise`: of low halves, which may be coded where they are not. `ways`: int64[8];
     that of number `size` gets the bits of a byte of the second plane, in units of 2^-10. Other work
-    space: see `encode_kernels.encode_span`.
+    space: see `encode_kernels.plan_span`.
     """
     fits = _look(
         data, layout, size, careful, second, noise, size == 4, False, ways, planes, tallies, counts,

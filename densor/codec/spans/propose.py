@@ -1,10 +1,8 @@
 """Batches of floats, as `choose/candidates.py` knows them, for the span encoder."""
 
-from densor.codec import registry
-from densor.codec.batch import OWN, Batch, Chunk, CodedBatch
+from densor.codec.batch import Batch, CodedBatch
 from densor.codec.levels import Level
 from densor.codec.spans.encode import encode_batch, frame_room
-from densor.codec.spans.table import FRAME
 from densor.runtime.buffers import POOL
 
 
@@ -24,9 +22,4 @@ def encode_span(batch: Batch, level: Level) -> CodedBatch | None:
     if encoded is None:
         POOL.give(memory)
         return None
-    chunks = []
-    for number, (at, stored, own) in enumerate(encoded.made.tolist()):
-        payload = encoded.frames[at + FRAME : at + FRAME + stored]
-        original = min(step, batch.data.size - number * step)
-        chunks.append(Chunk(OWN if own else registry.MODEL_RAW, payload, original))
-    return CodedBatch(encoded.parameters, chunks, memory, encoded)
+    return CodedBatch(encoded.parameters, encoded.chunks, memory, encoded)

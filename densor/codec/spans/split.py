@@ -73,9 +73,26 @@ def _float(builder: Any, kind: Any, value: Any) -> list[Any]:
     return [_right(builder, kind, value, top - 9), builder.or_(sign, first), *low]
 
 
+def _double(builder: Any, kind: Any, value: Any) -> list[Any]:
+    """FP64, whose exponent goes to three fields with a bias of its own."""
+    exponent = builder.sub(
+        _masked(builder, kind, _right(builder, kind, value, 52), 2047),
+        ir.Constant(kind, [896] * kind.count),
+    )
+    sign = _masked(builder, kind, _right(builder, kind, value, 56), 128)
+    first = _masked(builder, kind, _right(builder, kind, value, 45), 127)
+    upper = _masked(builder, kind, _right(builder, kind, exponent, 3), 7 << 5)
+    third = builder.or_(upper, _masked(builder, kind, _right(builder, kind, value, 40), 31))
+    low = [_right(builder, kind, value, bits) for bits in range(32, -8, -8)]
+    return [exponent, builder.or_(sign, first), third, *low]
+
+
 _split_float16 = _split(2, _float)
 _split_float32 = _split(4, _float)
+_split_float64 = _split(8, _double)
 _split_word16 = _split(2, _word)
+_split_word32 = _split(4, _word)
+_split_word64 = _split(8, _word)
 _first_of_float16 = _split(2, _float, 0, 1)
 _first_of_float32 = _split(4, _float, 0, 1)
 _first_of_word16 = _split(2, _word, 0, 1)
@@ -182,29 +199,47 @@ def _vectors(layout, source, addresses, count):
 
 
 @part
-def split_planes(layout, size, data, begin, count, planes, stride, addresses, edge):
-    """`count` elements from byte `begin` of `data` on to planes, `stride` bytes from each other.
-
-    Layouts of up to 4 bytes per element but `word32`. Work space: `addresses`, int64[8];
-    `edge`, uint8[9 * 64].
-    """
-    if size == 1:
-        copy_bytes(planes, 0, data, begin, count)
-        return
-    source = address_of(data, begin, size * count)
-    few = size * count < _VECTOR
-    for p in range(size):
-        addresses[p] = address_of(planes, p * stride, count)
-    if few:
-        copy_to(edge, 8 * _VECTOR, source, size * count)
-        source = address_of(edge, 8 * _VECTOR, _VECTOR)
-        for p in range(size):
-            addresses[p] = address_of(edge, p * _VECTOR, _VECTOR)
-        _vectors(layout, source, addresses, _VECTOR // size)
-        for p in range(size):
-            copy_bytes(planes, p * stride, edge, p * _VECTOR, count)
+def _vectors_of_any(layout, source, addresses, count):
+    if layout == registry.LAYOUT_WORD32:
+        _split_word32(source, addresses, count)
+    elif layout == registry.LAYOUT_FP64:
+        _split_float64(source, addresses, count)
+    elif layout == registry.LAYOUT_WORD64:
+        _split_word64(source, addresses, count)
     else:
         _vectors(layout, source, addresses, count)
+
+
+def _planes_by(vectors: Any) -> Any:
+    """Code that splits elements, of which `vectors` does whole vectors."""
+
+    def split(layout, size, data, begin, count, planes, stride, addresses, edge):
+        if size == 1:
+            copy_bytes(planes, 0, data, begin, count)
+            return
+        source = address_of(data, begin, size * count)
+        few = size * count < _VECTOR
+        for p in range(size):
+            addresses[p] = address_of(planes, p * stride, count)
+        if few:
+            copy_to(edge, 8 * _VECTOR, source, size * count)
+            source = address_of(edge, 8 * _VECTOR, _VECTOR)
+            for p in range(size):
+                addresses[p] = address_of(edge, p * _VECTOR, _VECTOR)
+            vectors(layout, source, addresses, _VECTOR // size)
+            for p in range(size):
+                copy_bytes(planes, p * stride, edge, p * _VECTOR, count)
+        else:
+            vectors(layout, source, addresses, count)
+
+    return part(split)
+
+
+# `count` elements from byte `begin` of `data` on to planes, `stride` bytes from each other. Layouts
+# of up to 4 bytes per element but `word32`; or any. Work space: `addresses`, int64[8]; `edge`,
+# uint8[9 * 64].
+split_planes = _planes_by(_vectors)
+split_any = _planes_by(_vectors_of_any)
 
 
 @part

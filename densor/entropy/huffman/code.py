@@ -34,7 +34,7 @@ def fast_lengths(counts: npt.NDArray[np.int64]) -> tuple[Lengths, int]:
 
     Package-merge (L. Larmore, D. Hirschberg: A fast algorithm for optimal length-limited Huffman
     codes, 1990). A symbol that does not occur has length 0.
-    `counts`: int64[256], each below 2^54, at least two of them not 0.
+    `counts`: int64[256], less than 2^54 in all, at least two of them not 0.
     """
     lengths = np.empty(256, np.uint8)
     bits = kernels.best_lengths(counts, *_work(), np.empty(256, np.uint8), lengths)

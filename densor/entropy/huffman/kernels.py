@@ -38,6 +38,7 @@ _AHEAD = 8  # bytes from the one with the next bit to that with the first bit of
 _REFILLED = np.uint64(56)
 _OVERRUN = np.uint64(1 << 62)  # a bit position beyond every end
 _EIGHT = np.uint64(8)
+_NEVER = np.int64(2**63 - 1)  # behind the last weight; halves of it are still more than any
 _LENGTH = np.uint64(63)
 _BYTE = np.uint32(255)
 _THREE = np.uint64(3)
@@ -64,9 +65,9 @@ def _sort(keys):
 def _package_merge(counts, limit, weights, packages, is_leaf, lengths):
     """Optimal code lengths of at most `limit` bits for 256 counts (Larmore and Hirschberg 1990).
 
-    `counts`: int64[256]. Work space: `weights` and `packages` int64[512], `is_leaf`
-    uint8[12 * 512]. Result: `lengths` uint8[256]; returns the number of symbols that occur.
-    A single symbol gets length 0. There may be no more than 2^limit symbols.
+    `counts`: int64[256], less than 2^55 in all. Work space: `weights` and `packages`, int64[512],
+    `is_leaf`, uint8[12 * 512]. Result: `lengths`, uint8[256]; returns the number of symbols that
+    occur. A single symbol gets length 0. There may be no more than 2^limit symbols.
     """
     used = 0
     for s in range(256):
@@ -77,6 +78,7 @@ def _package_merge(counts, limit, weights, packages, is_leaf, lengths):
     if used < 2:
         return used
     _sort(weights[:used])
+    weights[used] = _NEVER
     n_packages = 0
     for level in range(limit):
         # Merge the leaves with the packages of the level below, noting which is which. The two
@@ -88,14 +90,14 @@ def _package_merge(counts, limit, weights, packages, is_leaf, lengths):
         total = used + n_packages
         previous = 0
         made = 0
-        for k in range(total):
-            leaf = j >= n_packages or (i < used and (weights[i] >> 8) <= packages[below + j])
-            if leaf:
-                weight = weights[i] >> 8
-                i += 1
-            else:
-                weight = packages[below + j]
-                j += 1
+        packages[below + n_packages] = _NEVER
+        for k in range(total):  # without branches on what is compared, which nobody can predict
+            of_leaf = weights[i] >> 8
+            of_package = packages[below + j]
+            leaf = np.int64(of_leaf <= of_package)
+            weight = min(of_leaf, of_package)
+            i += leaf
+            j += 1 - leaf
             is_leaf[level * 512 + k] = leaf
             if k & 1:
                 packages[above + made] = previous + weight
