@@ -240,7 +240,7 @@ def records_in(read: Callable[[int, int], Bytes], size: int) -> Records | None:
 
 
 def find_npz(head: Head) -> Contents | None:
-    """What the members of a .npz file hold; those that are deflated as streams. None if it is none."""
+    """What the members of a .npz hold, of deflated ones the streams; None if it is none."""
     if head.random is None or not first_name(head).endswith(b".npy"):
         return None
     window = Window(head.random)
