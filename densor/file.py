@@ -2,7 +2,7 @@
 
 import io
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any, BinaryIO, NamedTuple, Self, Unpack
@@ -33,7 +33,7 @@ from densor.formats.io.urls import is_url, plain
 from densor.formats.packed.archive import PackedArchive, packed_file_at
 from densor.formats.parsers import safetensors
 from densor.formats.tensor_table import TensorTable
-from densor.formats.tensors import TensorInfo, is_readable
+from densor.formats.tensors import TensorInfo, is_readable, unreadable
 from densor.options import ReadKeywords, ReadOptions, read_options
 from densor.runtime.buffers import NewBytes
 from densor.runtime.gc_pause import collection_paused
@@ -43,6 +43,7 @@ _MAX_FREE_COPIES = 1 << 20  # bytes that may always be copied
 # Of tensors of a type and shape: type and shape of the array, bytes of its elements
 _Forms = dict[tuple[str, tuple[int, ...]], tuple[Any, tuple[int, ...], int]]
 _BUFFER = 1 << 20  # bytes that a file object reads at a time
+_Found = Mapping[str, tuple[IndexedEntry, TensorInfo]]
 
 
 class Info(NamedTuple):
@@ -53,6 +54,16 @@ class Info(NamedTuple):
     shape: tuple[int, ...]
     size: int
     stored: int  # of frames that hold others too, its share
+
+
+def readable_tensors(archive: Archive | PackedArchive) -> tuple[_Found, _Found]:
+    """Tensors by name: those that can be read, as they lie or in another way, and all others."""
+    tensors, others = archive.tensors(), archive.others()
+    if not others:
+        return tensors, {}
+    opaque = {name: found for name, found in others.items() if not is_readable(found[1])}
+    readable = {name: found for name, found in others.items() if name not in opaque}
+    return {**tensors, **readable}, opaque
 
 
 class File:
@@ -106,12 +117,7 @@ class File:
 
     def _find_tensors(self) -> None:
         """Those that can be read, as they lie or in another way, and those that cannot."""
-        others = self._archive.others()
-        self._tensors = self._archive.tensors()
-        self._opaque = {n: found for n, found in others.items() if not is_readable(found[1])}
-        readable = {n: found for n, found in others.items() if n not in self._opaque}
-        if readable:
-            self._tensors = {**self._tensors, **readable}
+        self._tensors, self._opaque = readable_tensors(self._archive)
 
     @property
     def archive(self) -> Archive:
@@ -129,6 +135,11 @@ class File:
     def opaque(self) -> dict[str, str]:
         """What is known to be there and can be restored with its file only: types by name."""
         return {name: tensor.dtype for name, (_, tensor) in self._opaque.items()}
+
+    def check_readable(self) -> None:
+        """UnsupportedError where `opaque` tells of some: who takes all would not know of them."""
+        for name in self._opaque:
+            self._find(name)
 
     def offset_keys(self) -> list[str]:
         """Names of all tensors, in the order in which they are stored, the fastest to read."""
@@ -229,8 +240,7 @@ class File:
             return self._get_alike(self._archive, self._tensors.columns)
         inside = self._inside()
         self._archive.check_size({entry.number: entry.size for entry, _ in inside})
-        for name in self._opaque:
-            self._find(name)  # refuses: what cannot be read is not left out silently
+        self.check_readable()
         found: dict[str, Any] = {}
         forms: _Forms = {}
         memories = self._read_whole([entry for entry, _ in inside], out)
@@ -336,9 +346,7 @@ class File:
         if name not in self._opaque:
             raise KeyError(name)
         entry, tensor = self._opaque[name]
-        raise UnsupportedError(
-            f"{entry.meta.name}: {name!r} ({tensor.dtype}) can be restored with its file only"
-        )
+        raise UnsupportedError(f"{entry.meta.name}: {unreadable(tensor)}")
 
     def _hand_out(self, dtype: str, shape: tuple[int, ...], data: Bytes) -> Any:
         if not self._torch:

@@ -13,11 +13,12 @@ class History:
     there calls `keep` before the next one proposes. So what a batch finds does not depend on the
     number of threads.
 
-    `last`: whether no batch follows the one that proposes, so that nothing it keeps will be shared.
+    `follows`: of the bytes from the batch on that proposes, the part behind it, where what it keeps
+    may be shared; 1 where that is not known.
     """
 
     def __init__(self) -> None:
-        self.last = False
+        self.follows = 1.0
         self._kept: dict[Hashable, list[Any]] = {}
 
     def kept(self, key: Hashable) -> Sequence[Any]:

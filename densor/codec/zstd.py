@@ -17,7 +17,8 @@ _MAX_FAST = 3  # level
 _MIN_BYTES_TRIED = 1 << 18  # fewer are tried whole
 _PIECE = 1 << 16  # bytes that faster levels are tried on
 _LARGE_PIECE = 1 << 18  # likewise, those that come near
-_MAX_SIZE_OF_FASTER = 0.998  # share of what the level itself takes of them
+_MAX_SIZE_OF_FASTER = 0.9992  # share of what the level itself takes of them
+_LESS = 0.99999  # likewise at levels where trials cost little
 _MAX_SIZE_OF_NEAR = 1.01
 _MAX_SIZE_OF_NEXT = 1.003  # of the level just below a slow one, which may win elsewhere
 _MAX_SIZE_OF_NEAR_FAST, _MAX_SIZE_OF_NEXT_FAST = 1.02, 1.012  # likewise, where that is fast
@@ -61,7 +62,8 @@ def zstd_smallest(data: Buffer, level: int) -> bytes:
         shares = _shares(data, _LARGE_PIECE, level, near)
         next_one = faster[-1] if level > _MAX_FAST else 0
         most = {next_one: _MAX_SIZE_OF_NEXT_FAST if next_one == _MAX_FAST else _MAX_SIZE_OF_NEXT}
-        won = [other for other, share in shares if share < most.get(other, _MAX_SIZE_OF_FASTER)]
+        least = _LESS if level <= _MAX_FAST else _MAX_SIZE_OF_FASTER
+        won = [other for other, share in shares if share < most.get(other, least)]
         faster = faster if won and level <= _MAX_FAST else won  # one that wins hints at others
     for other in faster:
         packed = min(packed, zstd_compress(data, other), key=len)

@@ -78,8 +78,15 @@ def members(
             yield from _below(path, left_out)
         elif is_file:
             yield Member(path, *escape_path(os.fsencode(path.name)))
+        elif os.path.exists(path):
+            raise _of_no_use(path)
         else:
             raise MissingFileError(f"{path}: no such file or folder")
+
+
+def _of_no_use(path: Path) -> FileError:
+    """What is said of a device, a pipe or a socket."""
+    return FileError(f"{path}: neither a file nor a folder")
 
 
 def _remote_members(url: str) -> Iterator[Member]:
@@ -124,7 +131,7 @@ def _within(
             continue
         try:
             if not child.is_file():
-                raise FileError(f"{path}: neither a file nor a folder")
+                raise _of_no_use(path)
             yield Member(path, *escape_path(name))
         except OSError as error:
             _leave_out(FileError(f"{path}: {error.strerror or error}"), left_out)

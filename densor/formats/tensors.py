@@ -106,6 +106,11 @@ def is_readable(tensor: TensorInfo) -> bool:
     return tensor.view is not None or is_listable(tensor._replace(name="-"))
 
 
+def unreadable(tensor: TensorInfo) -> str:
+    """What is said of a tensor that is not readable."""
+    return f"{tensor.name!r} ({tensor.dtype}) can be restored with its file only"
+
+
 def is_view(tensor: TensorInfo) -> bool:
     """Whether the view of a tensor lies within its stretch, and can be read."""
     view, item = tensor.view, SIZES.get(tensor.dtype)

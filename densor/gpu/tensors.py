@@ -3,11 +3,14 @@
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from densor import arrays, dtypes
 from densor.codec import registry
+from densor.errors import UnsupportedError
+from densor.file import readable_tensors
 from densor.formats.container.archive import Archive, StoredChunk
 from densor.formats.container.listed_entries import IndexedEntry
 from densor.formats.container.packed_array import PackedArray
-from densor.formats.tensors import TensorInfo
+from densor.formats.tensors import TensorInfo, unreadable
 from densor.runtime.types import Bytes
 
 _MAX_EXTRA = 4  # chunks may hold tensors and 1 / 4 as much of what is not wanted
@@ -97,10 +100,14 @@ def read_packed(
     """Tensors of an archive, all of them by default; payloads are checked against their hashes.
 
     `together`: tensors that share a chunk come together, else each one comes with all its chunks.
-    KeyError for a name that is not there. A tensor that is small beside the chunks it is in, that
-    repeats another one or changes a base is decoded here, and comes as one raw chunk.
+    KeyError for a name that is not there, UnsupportedError where all are wanted and some cannot be
+    read. A tensor that is small beside the chunks it is in, that repeats another one, is a view or
+    changes a base is decoded here, and comes as one raw chunk.
     """
-    tensors = archive.tensors()
+    tensors, opaque = readable_tensors(archive)
+    if names is None and opaque:
+        entry, info = next(iter(opaque.values()))
+        raise UnsupportedError(f"{entry.meta.name}: {unreadable(info)}")
     wanted = [(*tensors[name], name) for name in (tensors if names is None else names)]
     wanted.sort(key=lambda region: (region[0].number, region[1].offset))
     raw: list[Packed] = []
@@ -128,6 +135,8 @@ def read_packed(
 
 def _find(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) -> _Found | None:
     """A tensor and its chunks; None where it has none of its own."""
+    if info.view is not None:
+        return None
     chunks: list[StoredChunk] = []
     for stored in archive.stored_chunks(entry, info.offset, info.offset + info.size):
         if stored is None:
@@ -136,7 +145,7 @@ def _find(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) ->
     if not chunks:
         return None
     begin = chunks[0].begin
-    place = Place(name, info.dtype, info.shape, info.size, info.offset - begin)
+    place = Place(name, *_in_memory(info), info.size, info.offset - begin)
     return _Found(entry.number, begin, [place], chunks)
 
 
@@ -154,8 +163,16 @@ def _joined(before: _Found, after: _Found) -> _Found:
 
 def _decoded(archive: Archive, name: str, entry: IndexedEntry, info: TensorInfo) -> Packed:
     raw = archive.read(entry, info.offset, info.offset + info.size)
+    raw = raw if info.view is None else arrays.viewed(info, raw)
     chunks = [PackedChunk(registry.MODEL_RAW, b"", raw, raw.size)] if raw.size else []
-    return Packed((Place(name, info.dtype, info.shape, info.size),), chunks)
+    return Packed((Place(name, *_in_memory(info), raw.size),), chunks)
+
+
+def _in_memory(info: TensorInfo) -> tuple[str, tuple[int, ...]]:
+    """Type and shape of a tensor where it is decoded: packed elements, such as F4, are bytes."""
+    if info.dtype not in dtypes.PACKED:
+        return info.dtype, info.shape
+    return "U8", dtypes.in_bytes(info.dtype, info.shape)
 
 
 def packed_of(array: PackedArray) -> Packed:

@@ -186,7 +186,7 @@ def _archive(path: str | os.PathLike[str], base: str | None, threads: int) -> It
 
     options: dict[str, Any] = {} if base is None else {"base": _base_file(base, path)}
     archive = File(path, "torch", threads=threads, **options)
-    names = archive.offset_keys()
+    names = [*archive.offset_keys(), *archive.opaque()]  # which are refused when read
     check_holds(path, names, ".densor")
 
     def read(name: str) -> tuple[str, Any]:

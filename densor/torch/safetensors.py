@@ -246,7 +246,12 @@ class safe_open:
         return found
 
     def get_tensors(self) -> dict[str, Any]:
-        """All tensors by name, in the order of the file."""
+        """All tensors by name, in the order of the file.
+
+        UnsupportedError where an archive holds some that cannot be read.
+        """
+        if self._archive is not None:
+            self._archive.check_readable()
         return {name: self.get_tensor(name) for name in self.offset_keys()}
 
     def get_slice(self, name: str) -> "Slice":

@@ -308,6 +308,18 @@ def test_few_rounded_numbers(seed: int) -> None:
     assert not larger_than_lower({level: len(compress(small, level=level)) for level in LEVELS})
 
 
+def test_little_data_that_slower_levels_took_more_for() -> None:
+    """Types are tried both ways, few codes too, and nothing that follows shares parameters."""
+    rng = np.random.default_rng(2)
+    cut = causal(rng, 48).astype(np.float32).view(np.uint32) & 0xFFFFE000
+    assert not larger_than_lower(sizes(cut.tobytes(), (4, 5)))
+    bits = np.rint(rng.standard_normal((384, 260)) * 30).clip(-127, 127).astype(np.int8)
+    assert not larger_than_lower(sizes(file_of({"a": ("I8", bits)}), (2, 3)))
+    file = io.BytesIO()
+    np.savez(file, (rng.standard_normal((65, 384)) * 0.05).astype(np.float32))
+    assert not larger_than_lower(sizes(file.getvalue(), (5, 6)))
+
+
 SIMPLE: dict[str, Callable[[], bytes]] = {
     "records": records,
     "picture": lambda: picture(3, 255),

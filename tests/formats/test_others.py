@@ -13,13 +13,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import random_state
+from helpers import random_state, safetensors_bytes
 
 import densor
+import densor.torch
 from densor.errors import ArgumentError, FormatError, LimitError, UnsupportedError
 from densor.formats.container import entry
 from densor.formats.parsers import torch_pickle
 from densor.formats.tensors import TensorInfo, View
+from densor.gpu import read_packed
+from densor.integrations import checkpoint
 
 torch: Any = pytest.importorskip("torch")
 
@@ -121,6 +124,26 @@ def test_members_of_an_npz_that_are_deflated(tmp_path: Path) -> None:
     with densor.open(packed(path)) as opened:
         assert opened.keys() == ["a"]
         assert opened.opaque() == {"b": "object", "c": "deflated"}
+
+
+def test_arrays_of_which_none_can_be_read(tmp_path: Path) -> None:
+    """Files that hold nothing else are no empty dicts; all else is coded as without the names."""
+    numbers = np.arange(4000.0)
+    several, one, long = (tmp_path / name for name in ("s.npz", "o.npy", "l.npy"))
+    np.savez_compressed(several, a=numbers, b=numbers * 3)
+    np.save(one, np.array([{}], object))
+    np.save(long, numbers.astype(np.longdouble))
+    for path, wanted in (
+        (several, {"a": "deflated", "b": "deflated"}),
+        (one, {"o": "object"}),
+        (long, {"l": np.dtype(np.longdouble).str}),
+    ):
+        with densor.open(packed(path)) as opened:
+            assert opened.keys() == [] and opened.opaque() == wanted
+            with pytest.raises(UnsupportedError):
+                opened.get_tensors()
+    archive = packed(several, 5)  # streams are undone all the same
+    assert archive.stat().st_size < 0.8 * several.stat().st_size
 
 
 def index_of(*others: list[Any]) -> dict[str, Any]:
@@ -274,6 +297,41 @@ def test_torch_tensors_of_other_kinds(tmp_path: Path) -> None:
     with densor.open(packed(path), framework="torch") as file:
         assert bits(file.get_tensor("w")) == bits(state["w"])
         assert file.opaque() == {"s": "sparse_tensor", "q": "qtensor"}
+
+
+def test_no_door_leaves_out_what_cannot_be_read(tmp_path: Path) -> None:
+    """Every function that hands out all tensors of an archive says that it cannot."""
+    path = tmp_path / "model.pt"
+    torch.save({"w": torch.arange(50.0), "s": torch.eye(4).to_sparse()}, path)
+    archive = packed(path).rename(tmp_path / "model.safetensors.densor")
+    doors: list[Any] = [
+        densor.load_file,
+        densor.torch.load_file,
+        lambda path: densor.torch.safe_open(path, "np").get_tensors(),
+        lambda path: list(checkpoint.weights([path])),
+        lambda path: read_packed(densor.open(path).archive),
+    ]
+    for door in doors:
+        with pytest.raises(UnsupportedError, match=r"'s' \(sparse_tensor\)"):
+            door(archive)
+    with densor.torch.safe_open(archive) as file:
+        assert file.keys() == ["w"] and bits(file.get_tensor("w")) == bits(torch.arange(50.0))
+
+
+def test_views_and_packed_elements_are_handed_to_a_gpu(tmp_path: Path) -> None:
+    numbers = torch.arange(12.0).reshape(3, 4)
+    path, other = tmp_path / "x.pt", tmp_path / "x.safetensors"
+    torch.save({"t": numbers.T, "w": numbers}, path)
+    other.write_bytes(safetensors_bytes({"f": ("F4", (2, 32), bytes(range(32)))}))
+    for file, wanted in ((path, {"t": numbers.T, "w": numbers}), (other, {})):
+        with densor.open(packed(file)) as opened:
+            found = {one.name: one for one in read_packed(opened.archive)}
+        for name, tensor in wanted.items():
+            raw = b"".join(bytes(chunk.payload) for chunk in found[name].chunks)
+            assert raw == bits(tensor)
+            assert found[name].tensors[0].shape == tuple(tensor.shape)
+    place = found["f"].tensors[0]
+    assert (place.dtype, place.shape, place.size) == ("U8", (2, 16), 32)
 
 
 def test_onnx_data_of_other_kinds(tmp_path: Path) -> None:

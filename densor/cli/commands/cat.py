@@ -63,12 +63,10 @@ def _pieces(archive: "Archive", name: str) -> "Iterator[Bytes]":
 def _other(archive: "Archive", entry: "IndexedEntry", tensor: "TensorInfo") -> "Bytes":
     """The bytes of a tensor that does not lie in its file as it is."""
     from densor import arrays
-    from densor.formats.tensors import is_readable
+    from densor.formats.tensors import is_readable, unreadable
 
     if not is_readable(tensor):
-        raise UnsupportedError(
-            f"{tensor.name!r} ({tensor.dtype}) can be restored with its file only"
-        )
+        raise UnsupportedError(unreadable(tensor))
     archive.check_size({entry.number: tensor.size})
     data = archive.read(entry, tensor.offset, tensor.offset + tensor.size)
     return data if tensor.view is None else arrays.viewed(tensor, data)

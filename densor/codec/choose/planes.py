@@ -19,6 +19,7 @@ MAX_BYTES_OF_HUFFMAN = 1 << 18  # codes may be smaller than rANS, for their simp
 MIN_BYTES_OF_SPANS = 1 << 16  # below, what the ordinary way finds better counts
 MAX_BYTES_OF_ZEROS = 1 << 23  # of sparse elements and planes, where a sample takes about the same
 SMALL_FOR_CODES = 3  # size over what a chunk takes, from which fewer codes may be smaller
+MUCH_FOR_CODES = 1000  # a batch over the parameters in it, up to which these count
 SMALL = 8  # size over what a sample takes, from which trials cost little
 NOTHING = 64  # size over what a sample takes, from which it has met too little to tell
 
@@ -93,8 +94,11 @@ def _one_chunk(batch: Batch, level: Level, enough: float = math.inf) -> CodedBat
     if goes_on and level.planes == "rans" and size <= MAX_BYTES_OF_HUFFMAN:
         settings = with_few_codes(level)
         goes_on = by(with_huffman_codes(level)) and not _has_one_code(batch) and by(settings)
+    least = min(ways, key=lambda way: way.stored)
     small = MAX_BYTES_OF_ZSTD < size < MIN_BYTES_OF_SPANS
-    goes_on = goes_on and (small or SMALL_FOR_CODES * min(way.stored for way in ways) < size)
+    if MIN_BYTES_OF_SPANS <= size <= MAX_BYTES_OF_HUFFMAN:
+        small = MUCH_FOR_CODES * len(least.model or b"") > least.stored
+    goes_on = goes_on and (small or SMALL_FOR_CODES * least.stored < size)
     while goes_on and settings.classes > 1:
         settings = with_few_codes(settings)
         goes_on = by(settings)

@@ -80,7 +80,7 @@ class NotationEncoder(Encoder):
         if undone is None:
             return None
         history = History()
-        history.last = True  # no other batch shares what stands within the model of this one
+        history.follows = 0.0  # no other batch shares what stands within the model of this one
         batch = replace(self._batch.alone(undone.plain), circuit=None, history=history)
         inner = encode_batch(batch.of_kind(self._kind(batch)), self._level).result()
         chunks = _Wrapper(form, undone, self._batch.data, self._level.zstd).wrapped(inner.chunks)

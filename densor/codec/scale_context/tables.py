@@ -17,7 +17,9 @@ kernels = Kernels("densor.codec.scale_context.kernels")
 
 Counts = npt.NDArray[np.int64]
 _MAX_SHARED_LATER = 4  # tables of a form that an archive has when later ones may still share them
-_SHARED_LATER = 0.75  # the part of such a table's cost that later batches are expected to bear
+_SHARED_LATER = (
+    0.75  # the part of such a table's cost that later batches are expected to bear at most
+)
 _WEIGHT_OF_COUNTED = 64  # of a symbol that occurs, against one that only might
 _STEPS_THAT_MIGHT_OCCUR = 24  # steps of scale that might occur
 FRAME_BITS = 8 * 34  # of a MODEL frame without its frequencies
@@ -39,8 +41,8 @@ def choose(history: History, counts: Counts, form: SplitFormat, alphabet: Alphab
     kept = history.kept(_key(form, alphabet))
     own = _own(counts, alphabet, form)
     bits = _cost(counts, own, alphabet, form) + 8 * len(pack(own)) + FRAME_BITS
-    may_be_shared = not history.last and len(kept) < _MAX_SHARED_LATER
-    best = Choice(own, bits, _SHARED_LATER if may_be_shared else 0.0)
+    shared = min(_SHARED_LATER, history.follows) if len(kept) < _MAX_SHARED_LATER else 0.0
+    best = Choice(own, bits, shared)
     for freqs in kept:
         bits = _cost(counts, freqs, alphabet, form)
         if bits < best.bits:

@@ -45,7 +45,7 @@ _LOOK, _LOOKS = 1 << 12, 4  # of one that is looked at first
 _PIECE_OF_CM, _PIECES_OF_CM = 1 << 15, 2  # of them by context mixing of bytes
 _PARAMETERS = 384  # bytes of a region's frames and parameters, and those of the bytes behind it
 _MAX_SIZE = 0.98  # share of what the bytes take otherwise
-_MAX_NEAR, _MAX_NEAR_BYTES = 1.75, 1 << 16  # likewise of short stretches, all of which is tried
+_MAX_NEAR, _MAX_NEAR_BYTES = 1.75, 1 << 17  # likewise of short stretches, all of which is tried
 _LITTLE, _MAX_LITTLE_BYTES = 8, 1 << 20  # size over what bytes take, of which all is tried
 _MIN_TRIED = 1 / 64  # of the rest of a batch, what bytes take of which all is tried, or may save
 _MIN_REST = 8  # size over that of what else is in a batch, from which that does not count
@@ -144,7 +144,21 @@ def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:
 
 
 def _worth(batch: Batch, stretch: Stretch, region: Region, level: Level, rest: int) -> Piece | None:
-    """The piece that a region of a stretch becomes; None where its bytes take as little."""
+    """The piece that a region of a stretch becomes; None where its bytes take as little.
+
+    Slow levels try it both ways where it is little, and nothing is cut in two for that.
+    """
+    piece = _judged(batch, stretch, region, level, rest)
+    alone = stretch.begin == 0 and stretch.end == batch.data.size <= _MAX_TRIAL
+    if piece is None and alone and level.bytes != "zstd":
+        return Piece(region.begin, region.end, region.kind, clear=False)
+    return piece
+
+
+def _judged(
+    batch: Batch, stretch: Stretch, region: Region, level: Level, rest: int
+) -> Piece | None:
+    """Likewise, by what counts and samples tell."""
     data = batch.data[region.begin : region.end]
     like = _WORTH, level.bytes, stretch.way, region.kind.dtype
     kept = batch.history.kept(like)

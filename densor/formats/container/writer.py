@@ -179,7 +179,7 @@ class ArchiveWriter:
         first = len(self._frames[0])
         self._broken = True  # until the entry is whole
         self._done = 0
-        of_tensors = meta.format not in (None, *_NO_TENSORS)
+        of_tensors = meta.format not in (None, *_NO_TENSORS) and not _has_no_place(tensors)
         self._of_no_format = meta.format is None
         self._entry_level = beside_tensors(self._level) if of_tensors else self._level
         self._entry_session = None if of_tensors else self._session
@@ -358,7 +358,9 @@ class ArchiveWriter:
         ahead = ReadAhead(source, self._workers, hasher, keyed, self._look)
         cut = lambda kind: batch_bytes(kind, self._entry_level)  # noqa: E731
         for stretch in ahead.stretches(map(self._told, segments), cut, whole is not None):
-            self._history.last = self._alone and stretch.offset + stretch.data.size == whole
+            if self._alone and whole:
+                behind = max(0, whole - stretch.offset - stretch.data.size)
+                self._history.follows = behind / (behind + stretch.data.size)
             before = None
             if base is not None and stretch.base is not None:
                 before = _before(base, stretch.base, stretch.data.size)
@@ -623,6 +625,11 @@ class ArchiveWriter:
         self._open = False
         self._workers.close()
         self._out.stop()
+
+
+def _has_no_place(tensors: Sequence[TensorInfo]) -> bool:
+    """Whether nothing is known of the tensors in a file but names, as of compressed ones."""
+    return bool(tensors) and not any(tensor.size for tensor in tensors)
 
 
 def _is_simple(options: WriteOptions) -> bool:

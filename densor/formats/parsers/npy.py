@@ -20,6 +20,7 @@ from densor.codec.table.layout import Layout as Table
 from densor.dtypes import SIZES
 from densor.errors import FormatError
 from densor.formats.io.sources import RandomSource
+from densor.formats.parsers import zip_members
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
 from densor.formats.parsers.numpy_pickle import arrays_in
 from densor.formats.parsers.records import MAX_COLUMNS, RecordField, fields_of, types_of
@@ -192,9 +193,26 @@ def find(head: Head) -> Contents | None:
         return None
     text = head.first(size)
     header = _parse(text) if len(text) == size else None
-    if header is None:
-        return None if head.random is None else arrays_in(head.random, size, head.random.size)
-    return _contents(header, head.name, 0)
+    if header is not None:
+        return _contents(header, head.name, 0)
+    inner = None if head.random is None else arrays_in(head.random, size, head.random.size)
+    if inner is not None or (kind := _unknown(text)) is None:
+        return inner
+    return Contents([], [], [TensorInfo(head.name, kind, (), 0, 0)])
+
+
+def _unknown(text: bytes) -> str | None:
+    """The type of an array that is of objects, or of numbers that are not known here."""
+    descr = _DESCR.search(text)
+    if descr is None or _type_of(descr) is not None:
+        return None
+    if descr[2] == b"O":
+        return "object"
+    name = b"".join(descr.groups(b"")).decode()
+    try:
+        return np.dtype(name).str
+    except (TypeError, ValueError):
+        return None
 
 
 class Records(NamedTuple):
@@ -222,7 +240,7 @@ def records_in(read: Callable[[int, int], Bytes], size: int) -> Records | None:
 
 
 def find_npz(head: Head) -> Contents | None:
-    """What the stored (not deflated) members of a .npz file hold; None if it is none."""
+    """What the members of a .npz hold, of deflated ones the streams; None if it is none."""
     if head.random is None or not first_name(head).endswith(b".npy"):
         return None
     window = Window(head.random)
@@ -238,15 +256,18 @@ def find_npz(head: Head) -> Contents | None:
         if header is None and (inner := _arrays(head.random, window, member)) is not None:
             stretches += inner.stretches
         if header is None or (header.item and header.begin + header.size != member.size):
-            others.append(TensorInfo(name, "object", (), 0, 0))
+            text = window.read(member.offset, min(_MAX_HEADER, member.size))
+            others.append(TensorInfo(name, _unknown(text) or "object", (), 0, 0))
             continue
         found = _contents(header, name, member.offset)
         tensors += found.tensors
         stretches += found.stretches
         others += found.others
-    for name in deflated:
+    for name in (name for name in deflated if name.endswith(".npy")):
         others.append(TensorInfo(name.removesuffix(".npy"), "deflated", (), 0, 0))
-    return Contents(tensors, stretches, others) if tensors or stretches else None
+    streams = zip_members.find(head)
+    stretches += [] if streams is None else streams.stretches
+    return Contents(tensors, stretches, others) if tensors or stretches or others else None
 
 
 def _arrays(random: RandomSource, window: Window, member: Member) -> Contents | None:
