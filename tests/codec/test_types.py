@@ -309,7 +309,8 @@ def test_noise_of_integers_that_context_mixing_codes_better(
 
 
 def test_text_between_numbers_that_no_window_shows() -> None:
-    """Numbers seem to begin with it, and nearly all of a short piece of it repeats."""
-    first, then, text = numbers("BF16", (1 << 20) + 4096), numbers("F16", 1 << 20, 1), TEXT[:9000]
+    """The second ones seem to begin with it, and much of it repeats."""
+    first, then = numbers("BF16", (1 << 20) + 4096), numbers("F16", 1 << 20, 1)
+    text = TEXT[:9297]
     told = packed(first, dtype="BF16") + packed(text) + packed(then, dtype="F16")
     assert packed(first + text + then) < 1.01 * told

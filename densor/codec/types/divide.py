@@ -181,7 +181,10 @@ def _repeats_much(data: Bytes, stretch: Stretch, few: bool) -> bool:
     `few`: whether little repeats far apart; if that is not known, it is looked at.
     """
     least = _MIN_MATCHED * stretch.share
-    if _matched(_middle(data)) < _MIN_SHARE * least or _matched(data[:_GLANCE]) < least:
+    places = data, data[data.size // 2 :]  # something else may stand at one of them
+    if all(_matched(some[:_LOOKED_INTO]) < _MIN_SHARE * least for some in places):
+        return True
+    if _matched(data[:_GLANCE]) < least:
         return True
     if few or _MUCH_AGAIN * _again(data) <= data.size:
         return False
@@ -300,7 +303,7 @@ def _likely_elements(data: Bytes, stretch: Stretch, kind: Kind, level: Level) ->
         return False
     if stretch.share > _MAX_CLEAR * stretch.plain < _MAX_CLEAR**2:
         return False
-    some = _middle(data)
+    some = data[:_LOOKED_INTO]
     if _matched(some) >= _MAX_MATCHED:
         return True
     return len(zstd_compress(some, 1)) >= _MIN_SHARE * stretch.plain * some.size
@@ -320,11 +323,6 @@ def _repeats(data: Bytes, share: float) -> bool:
     """
     some = sample(data, 1, _LOOK, _LOOKS, inner=True)
     return len(zstd_compress(some, 1)) < _MIN_SHARE * share * some.size
-
-
-def _middle(data: Bytes) -> Bytes:
-    """A few bytes; where a stretch begins, it may be something else."""
-    return data[max(0, data.size - _LOOKED_INTO) // 2 :][:_LOOKED_INTO]
 
 
 def _matched(data: Bytes) -> float:
