@@ -306,3 +306,11 @@ def test_noise_of_integers_that_context_mixing_codes_better(
     size = packed(data, 5)
     monkeypatch.setattr(writer, "divide", nothing)
     assert size <= packed(data, 5) + HEADER
+
+
+def test_text_between_numbers_that_no_window_shows() -> None:
+    """The second ones seem to begin with it, and much of it repeats."""
+    first, then = numbers("BF16", (1 << 20) + 4096), numbers("F16", 1 << 20, 1)
+    text = TEXT[:9297]
+    told = packed(first, dtype="BF16") + packed(text) + packed(then, dtype="F16")
+    assert packed(first + text + then) < 1.01 * told

@@ -195,7 +195,10 @@ def _repeats_much(data: Bytes, stretch: Stretch, few: bool) -> bool:
     `few`: whether little repeats far apart; if that is not known, it is looked at.
     """
     least = _MIN_MATCHED * stretch.share
-    if _matched(data[:_LOOKED_INTO]) < _MIN_SHARE * least or _matched(data[:_GLANCE]) < least:
+    places = data, data[data.size // 2 :]  # something else may stand at one of them
+    if all(_matched(some[:_LOOKED_INTO]) < _MIN_SHARE * least for some in places):
+        return True
+    if _matched(data[:_GLANCE]) < least:
         return True
     if few or _MUCH_AGAIN * _again(data) <= data.size:
         return False
