@@ -115,6 +115,15 @@ def test_weights_solve_correlations(count: int, depth: int) -> None:
     assert row[1 : 1 + size] == pytest.approx(wanted, abs=1)
 
 
+@pytest.mark.parametrize("level", [-(1 << 15), (1 << 15) - 1])
+def test_correlations_of_the_loudest_samples(level: int) -> None:
+    planes = np.full((1, 1024), level, np.int32)
+    fitter = Fitter(1, 16)
+    fitter.weights(planes, Shape(10, 16))
+    windowed = planes[0] * _window(1024).astype(float)
+    assert fitter._work.own[0, :17] == pytest.approx(_lags(windowed, windowed, 16), rel=1e-3)
+
+
 @pytest.mark.parametrize("channels", [2, 3])
 def test_weights_of_pairs_solve_correlations(channels: int) -> None:
     count, orders = 700, 8

@@ -12,7 +12,7 @@ from densor.codec.batch import Batch
 from densor.codec.kind import BYTES
 from densor.codec.levels import Level, level_settings
 from densor.codec.types import find
-from densor.codec.types.divide import Piece, divide
+from densor.codec.types.divide import Piece, _again, divide
 from densor.codec.types.find import find_stretches, region_of
 from densor.files.single import compress_file, decompress_file
 from densor.formats.container import writer
@@ -314,3 +314,15 @@ def test_text_between_numbers_that_no_window_shows() -> None:
     text = TEXT[:9297]
     told = packed(first, dtype="BF16") + packed(text) + packed(then, dtype="F16")
     assert packed(first + text + then) < 1.01 * told
+
+
+def test_what_repeats_does_not_depend_on_what_was_in_memory() -> None:
+    data = np.random.default_rng(9).integers(1, 256, 1 << 16).astype(np.uint8)
+    counts = [np.bincount(data[at : at + 512], minlength=256) for at in range(0, 1 << 16, 1 << 13)]
+    mark = int(np.abs(np.sum(counts, 0)[1:255] - 16).argmin()) + 1
+    data[1000:1017] = [mark, *[0] * 7, mark, *[0] * 8]
+    found = set()
+    for before in (-1, 1 << 30):
+        find.WORK.places[:] = before
+        found.add(_again(data, 500))
+    assert len(found) == 1

@@ -26,7 +26,7 @@ _SHIFTS = 2, 14
 _COST_OF_WEIGHT = 20.0  # bits; fewer than it takes let too many be used
 _PATIENCE = 10  # weights in turn that may be of no use before one that is
 _NOISE = 0.1  # variance that samples have at least
-_BITS = 14  # of windowed samples, without a sign: so four sums of two products fit 32 bits
+_MOST_WORD = (1 << 14) - 1  # size of windowed samples: so four sums of two products fit 32 bits
 _ROUND = 1 << 15  # added and taken again, so that numbers are not negative where they are cut off
 _GROUP = 128  # samples whose products are added up as integers
 WIDE = 2 * MOST + 16  # of a row of the matrix, and of a series: with room for a vector behind
@@ -92,7 +92,7 @@ def _clear(words, begin, end):
 @inlined
 def _window_block(samples, begin, n, c, window, w, stride):
     """Sets the words of a channel from `n` samples, with zeros beside them, and its scale."""
-    scale = float(1 << _BITS) / float(int64(1) << _bits_of(samples, begin, n, w.lanes))
+    scale = float(_MOST_WORD) / float(int64(1) << _bits_of(samples, begin, n, w.lanes))
     w.scales[c] = scale
     at = 2 * c * stride
     end = at + 2 * MOST + _in_groups(n)

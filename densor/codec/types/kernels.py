@@ -310,6 +310,7 @@ def repeated(data, near, counts, anchors, places):
             mark = np.uint8(s)
     low = mark & np.uint8(15)
     anchors[:] = 0
+    places[:] = -(1 << 31)  # never: eight bytes that are 0 look like an anchor
     found = np.int64(0)
     end = data.size - _BLOCK - 17
     for block in range(0, end, _BLOCK):
