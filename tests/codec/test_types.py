@@ -278,6 +278,22 @@ def test_a_table_of_which_half_stands_elsewhere(
     assert size <= packed(data, level) + HEADER
 
 
+@pytest.mark.parametrize(("level", "count"), [(3, 1184), (6, 1184), (3, 18_730)])
+def test_numbers_that_come_again_behind_others(
+    level: int, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    some = rng.normal(0, 0.02, count).astype("<f4").tobytes()
+    if count < 10_000:
+        others = rng.normal(0, 0.02, 1931).astype("<f4").view("<u2")[1::2].tobytes()
+    else:
+        others = np.cumsum(rng.integers(-9, 9, 1445)).astype("<i4").tobytes() + rng.bytes(1128)
+        others += np.cumsum(rng.integers(0, 900, 33_330)).astype("<i8").tobytes()
+    size = packed(some + others + some, level)
+    monkeypatch.setattr(writer, "divide", nothing)
+    assert size <= packed(some + others + some, level) + HEADER
+
+
 def test_planes_repeat_within_a_chunk_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What repeats beyond that is not tried as elements, which takes long."""
     part = np.random.default_rng(8).normal(0, 0.05, 1 << 18).astype(np.float32) ** 2

@@ -63,6 +63,7 @@ _MAX_MATCHED = 0.99  # share that is left where something repeats
 _MAX_REPEATED = 1 << 21  # bytes, among which Zstandard finds what repeats by default
 _MIN_AGAIN = 2  # of 256 places for each megabyte that are looked at, where something repeats
 _MUCH_AGAIN = 1 << 15  # size for each of these, where an eighth of it repeats
+_SOME_AGAIN = 1 << 17  # likewise, a thirty-second
 _WORTH = "worth"  # what the history calls stretches that were tried
 _MAX_UNLIKE = 0.02  # of the shares of stretches of an archive of which one trial serves for all
 _MIN_SHARE = 0.9  # of what elements take, with a code for each window; Zstandard's may be less
@@ -127,12 +128,20 @@ def _pieces(batch: Batch, stretches: list[Stretch], level: Level, rest: int) -> 
     return pieces
 
 
-def may_be_bytes(pieces: list[Piece], level: Level) -> bool:
+def may_be_bytes(data: Bytes, pieces: list[Piece], level: Level) -> bool:
     """Whether all of what was divided may be smaller as bytes, in one piece, and fast to try.
 
-    No part of what is divided repeats anything of another one.
+    No part of what is divided repeats anything of another one. Whether much would is looked at;
+    little is tried.
     """
-    return level.bytes == "zstd" and not any(p.clear for p in pieces if p.kind is not BYTES)
+    if data.size <= _MAX_NEAR_BYTES:
+        return True
+    if level.bytes != "zstd":
+        return False
+    if not any(piece.clear for piece in pieces if piece.kind is not BYTES):
+        return True
+    within = sum(_again(data[piece.begin : piece.end]) for piece in pieces)
+    return _SOME_AGAIN * (_again(data) - within) > min(data.size, _MAX_REPEATED)
 
 
 def encode_piece(batch: Batch, piece: Piece, level: Level) -> Coding:

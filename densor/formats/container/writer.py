@@ -426,7 +426,8 @@ class ArchiveWriter:
     ) -> list[_Waiting]:
         """A batch as it was divided; all of it as bytes where that may be smaller."""
         parts = [(copied(batch.data[piece.begin : piece.end]), piece) for piece in pieces]
-        if self._entry_session is None and may_be_bytes(pieces, self._entry_level):
+        level = self._entry_level
+        if self._entry_session is None and may_be_bytes(batch.data, pieces, level):
             whole = self._begin(batch, batch.data, Piece(0, batch.data.size, BYTES), end)
             begun = [self._begin(batch, *part, end).coding for part in parts]
             return [whole._replace(coding=Smallest(InTurn(begun), whole.coding))]
