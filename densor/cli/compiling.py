@@ -6,7 +6,6 @@ another order in each; `compile_lock` sees to it that a kernel is compiled by on
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -93,13 +92,12 @@ def _put(kernels: Sequence[tuple[str, str]], level: str, folder: Path) -> list[P
 def _helper(task: str, about: str, **settings: str) -> Iterator["subprocess.Popen[str]"]:
     """A process that does a part of it, with this program's modules; killed if it still runs when
     an error ends the block."""
-    paths = os.pathsep.join(filter(None, sys.path))
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "densor.cli.compiling", task, about],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths, **settings},
+        env={**deferred.environment(), **settings},
     )
     with process:
         try:

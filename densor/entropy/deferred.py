@@ -71,6 +71,12 @@ def compiled_apart() -> Iterator[None]:
             _apart -= 1
 
 
+def environment() -> dict[str, str]:
+    """Of a process that is to import this very package, and what this one can import."""
+    paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
 def _made_apart(module: str, name: str) -> Function | None:
     """A kernel that another process compiles; None where it cannot be had so."""
     from densor.entropy import kernel_files, native
@@ -80,10 +86,9 @@ def _made_apart(module: str, name: str) -> Function | None:
     if kernel_files.find(source_of(module), name) == kernel_files.NEEDS_NUMBA:
         return None
     code = f"from densor.entropy import deferred; deferred.ready({module!r}, {name!r})"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-P", "-c", code]
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, check=True)
+        subprocess.run(command, env=environment(), stdin=subprocess.DEVNULL, check=True)
     return on_disk(module, name)
 
 
