@@ -7,6 +7,7 @@ Where they cannot be compiled, the package is built without them.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,7 +28,11 @@ class BuildWithKernels(build_py):
     def run(self) -> None:
         """Does so once the sources are there; never fails for it."""
         super().run()
-        if WITH_KERNELS and not self.editable_mode:
+        if self.editable_mode:
+            return
+        if not WITH_KERNELS:  # nor with those of an earlier build in this folder
+            shutil.rmtree(Path(self.build_lib) / "densor/kernels", ignore_errors=True)
+        else:
             print(f"compiling kernels of levels {LEVELS} for {PROCESSORS}", flush=True)
             try:
                 compile_kernels(Path(self.build_lib).resolve())

@@ -135,3 +135,22 @@ def test_processes_share_the_samples() -> None:
     orders = [compiling._order([1, 3], number, 3) for number in range(3)]
     assert len({json.dumps(order) for order in orders}) == 3
     assert all(sorted(order) == sorted(orders[0]) for order in orders)
+
+
+def test_a_package_without_kernels_has_none_of_an_earlier_build(tmp_path: Path) -> None:
+    """It is for every system, which they are not."""
+    pytest.importorskip("setuptools.command.bdist_wheel")
+    script = Path(__file__).parents[2] / "setup.py"
+    made = tmp_path / "densor" / "kernels"
+    made.mkdir(parents=True)
+    (made / "old.kernel").touch()
+    code = (
+        "import runpy, sys, setuptools; setuptools.setup = lambda **_: None\n"
+        "built = runpy.run_path(sys.argv[1])['BuildWithKernels']\n"
+        "command = built(setuptools.Distribution({'packages': []}))\n"
+        "command.build_lib = sys.argv[2]; command.ensure_finalized(); command.run()"
+    )
+    command = [sys.executable, "-c", code, str(script), str(tmp_path)]
+    environment = {**os.environ, "DENSOR_KERNELS": "none"}
+    subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=True)
+    assert not made.exists()
