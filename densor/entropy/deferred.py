@@ -73,7 +73,10 @@ def compiled_apart() -> Iterator[None]:
 
 def environment() -> dict[str, str]:
     """Of a process that is to import this very package, and what this one can import."""
-    paths = [str(Path(__file__).parents[2]), *filter(None, sys.path)]
+    root = str(Path(__file__).parents[2])
+    paths = [*filter(None, sys.path)]
+    if root not in paths:  # it was found in the current folder
+        paths.insert(0, root)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
 
 
