@@ -88,6 +88,7 @@ def _installed(package: str) -> object:
     return found.origin, status.st_size, status.st_mtime_ns
 
 
+@functools.cache
 def _processor() -> object:
     """Name and abilities of the processor, as Linux lists those of the first one, or else LLVM."""
     try:

@@ -143,30 +143,7 @@ def columns_of_pages(rng: Random) -> Made:
 
 def repeats(rng: Random, size: int) -> bytes:
     """Bytes with matches and literals of lengths at the bounds between ways to write them."""
-    lengths = (
-        3,
-        4,
-        5,
-        11,
-        12,
-        13,
-        18,
-        19,
-        20,
-        59,
-        60,
-        61,
-        63,
-        64,
-        65,
-        66,
-        67,
-        68,
-        69,
-        75,
-        131,
-        132,
-    )
+    lengths = (3, 4, 5, 11, 12, 13, 18, 19, 20, 59, 60, 61, *range(63, 70), 75, 131, 132)
     fresh = (1, 2, 3, 14, 15, 16, 17, 29, 30, 31, 59, 60, 61, 62)
     out = bytearray(rng.randbytes(rng.choice(fresh)))
     while len(out) < size:
@@ -201,26 +178,7 @@ def some_bytes(rng: Random) -> Iterator[tuple[str, bytes]]:
         yield f"back-{begin}", bytes(range(begin)) + phrase + b"\xff" * 70 + bytes(1) + phrase * 2
     for length in (*range(50, 64), *range(240, 262)):
         yield f"literal-{length}", bytes(i * 7 & 255 for i in range(length)) + b"\1" * 40
-    for length in (
-        60,
-        63,
-        64,
-        65,
-        66,
-        67,
-        68,
-        70,
-        100,
-        128,
-        129,
-        130,
-        140,
-        191,
-        192,
-        193,
-        194,
-        200,
-    ):
+    for length in (60, *range(63, 69), 70, 100, 128, 129, 130, 140, *range(191, 195), 200):
         fresh = bytes(i * 7 & 255 for i in range(length))
         yield f"misses-{length}", fresh + b"abcde" * 4 + fresh[::-1] + b"abcde" * 4
         yield f"few-{length}", bytes(rng.choices(b"abc", k=length))

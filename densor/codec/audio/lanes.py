@@ -16,7 +16,8 @@ from densor.codec.audio.params import Model
 from densor.codec.audio.samples import Planes, coded, restore
 from densor.codec.batch import Bytes
 from densor.entropy.rans.constants import FIRST
-from densor.entropy.rans.kernels import build_starts, build_table
+from densor.entropy.rans.decode import decode_table
+from densor.entropy.rans.encode import encode_table
 from densor.errors import FormatError
 
 _HEAD = struct.Struct("<BBBBI")  # block, channel that is first, own and other weights, their bytes
@@ -175,11 +176,8 @@ def payload_of(model: Model, found: Modelled, starts: npt.NDArray[np.uint32]) ->
 
 @functools.cache
 def starts_table() -> npt.NDArray[np.uint32]:
-    """`build_starts` of all distributions."""
-    freqs = frequencies()
-    starts = np.empty(len(freqs) << 8, np.uint32)
-    build_starts(freqs, starts)
-    return starts
+    """What the encoder looks up of all distributions."""
+    return encode_table(frequencies())
 
 
 class Slots(NamedTuple):
@@ -191,11 +189,8 @@ class Slots(NamedTuple):
 
 @functools.cache
 def _slots_table() -> npt.NDArray[np.uint32]:
-    """`build_table` of all distributions."""
-    freqs = frequencies()
-    table = np.empty(len(freqs) << 12, np.uint32)
-    build_table(freqs, table)
-    return table
+    """What the decoder looks up of all distributions."""
+    return decode_table(frequencies())
 
 
 def slots_of(model: Model) -> Slots:

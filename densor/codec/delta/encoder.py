@@ -24,7 +24,7 @@ from densor.codec.zstd import zstd_compress
 from densor.entropy.deferred import deferred
 from densor.entropy.rans import tables
 from densor.entropy.rans.constants import LIKELY, STATES
-from densor.entropy.rans.encode import capacity
+from densor.entropy.rans.encode import capacity, encode_table
 from densor.float_formats import FloatFormat, number_format
 from densor.runtime.buffers import POOL, ThreadBuffers
 
@@ -47,7 +47,6 @@ COMMON, TOKENS = by_size("kernels", "common"), by_size("kernels", "tokens")
 VALUES = by_size("kernels", "values")
 count_rows, rough_bits = deferred("densor.codec.delta.kernels", "count_rows", "rough_bits")
 _BUFFERS = ThreadBuffers()
-build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 
 
 class _Choice(NamedTuple):
@@ -196,8 +195,7 @@ class DeltaEncoder(Encoder):
         """Settles the parameters, once all chunks were counted."""
         if self._counts is not None:
             self._freqs = tables.quantise(self._counts)
-            self._starts = np.empty(self._freqs.size, np.uint32)
-            build_starts(self._freqs, self._starts)
+            self._starts = encode_table(self._freqs)
             others = int(self._counts[:, LIKELY:].sum())
             if others * STATES * _RARE <= int(self._counts.sum()):
                 self._common = tables.starts_of_common(self._freqs)

@@ -25,7 +25,7 @@ from densor.codec.image.params import CONTEXTS, pack_model, reduced
 from densor.codec.image.zoom import NONE, Zoom, find_zoom, reduce, reduced_layout
 from densor.codec.levels import Level
 from densor.entropy.rans.constants import FIRST
-from densor.entropy.rans.kernels import build_starts
+from densor.entropy.rans.encode import encode_table
 from densor.entropy.rans.tables import quantise
 
 MAX_PARAMETERS = 1 << 11  # bytes, mostly
@@ -116,7 +116,7 @@ class GradientCoder:
         small = reduced_layout(layout, zoom)
         self._layout, self._zoom = layout, zoom
         self._model = replace(gradient_model(small, reduce(layout, zoom, data)), zoom=zoom)
-        self._starts = np.empty(CONTEXTS << 8, np.uint32)
+        self._starts = np.empty(0, np.uint32)
         self._tallies: Sequence[Modelled] = ()
 
     def count(self, chunk: Bytes) -> Modelled:
@@ -130,7 +130,7 @@ class GradientCoder:
         for tally in tallies:
             counts += tally.counts()
         self._model = replace(self._model, freqs=quantise(counts))
-        build_starts(self._model.freqs, self._starts)
+        self._starts = encode_table(self._model.freqs)
 
     def model(self) -> bytes:
         """The payload of the MODEL frame."""

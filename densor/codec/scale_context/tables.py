@@ -17,9 +17,7 @@ kernels = Kernels("densor.codec.scale_context.kernels")
 
 Counts = npt.NDArray[np.int64]
 _MAX_SHARED_LATER = 4  # tables of a form that an archive has when later ones may still share them
-_SHARED_LATER = (
-    0.75  # the part of such a table's cost that later batches are expected to bear at most
-)
+_SHARED_LATER = 0.75  # the most of such a table's cost that later batches are expected to bear
 _WEIGHT_OF_COUNTED = 64  # of a symbol that occurs, against one that only might
 _STEPS_THAT_MIGHT_OCCUR = 24  # steps of scale that might occur
 FRAME_BITS = 8 * 34  # of a MODEL frame without its frequencies

@@ -16,10 +16,10 @@ from densor.codec.scale_context.encoder import low_coder
 from densor.codec.spans import matrix_table as m
 from densor.codec.spans.table import Numbers
 from densor.entropy.deferred import deferred
+from densor.entropy.rans.encode import encode_table
 from densor.runtime.buffers import POOL
 
 count_low_halves = deferred("densor.codec.spans.low_kernels", "count_low_halves")
-build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 
 _PLANES = 2
 _local = threading.local()
@@ -83,8 +83,7 @@ def _arguments(codings: Sequence[Any], run: int, runs: int) -> LowArguments:
     starts = []
     for p, coding in enumerate(codings):
         if coding is not None:
-            starts.append(np.empty(coding.classes.shape[0] << 8, np.uint32))
-            build_starts(coding.classes, starts[-1])
+            starts.append(encode_table(coding.classes))
             if coding.runs is not None:
                 classes[p] = coding.runs
     first, second = (0 if coding is None else len(coding.classes) for coding in codings)

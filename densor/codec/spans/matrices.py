@@ -27,6 +27,7 @@ from densor.codec.spans.encode import frame_room, number_frames
 from densor.codec.spans.low_halves import LowHalves, find_low_halves, low_arguments, low_work
 from densor.codec.spans.table import PIECE, PIECES, Numbers
 from densor.entropy.deferred import deferred
+from densor.entropy.rans.encode import encode_table
 from densor.runtime.buffers import POOL
 from densor.runtime.types import Bytes
 from densor.runtime.workers import Task
@@ -35,7 +36,6 @@ look_at_floats, plan_matrices, bits_in_classes = deferred(
     "densor.codec.spans.matrix_plan_kernels", "look_at_floats", "plan_matrices", "bits_in_classes"
 )
 encode_matrices = deferred("densor.codec.spans.matrix_kernels", "encode_matrices")
-build_starts = deferred("densor.entropy.rans.kernels", "build_starts")
 
 _FORMS = {
     registry.LAYOUT_BYTE: m.FORM_FP8,
@@ -132,8 +132,7 @@ class MatrixSpan:
         """Starts coding the batch, in as many parts as keep all threads busy."""
         batch, form, cut = self.batch, self.form, self.cut
         freqs = self.choice.freqs
-        starts = np.empty(freqs.shape[0] << 8, np.uint32)
-        build_starts(freqs, starts)
+        starts = encode_table(freqs)
         joint = starts.reshape(-1, 256).copy()
         joint[:, ALPHABET.main(form) :] = 0
         starts.reshape(-1, 256)[freqs == 0] = 0

@@ -43,7 +43,6 @@ _PIECE, _PIECES = 128, 8  # elements at each place that is looked at, and places
 _MAX_ELEMENTS = 1 << 15  # that are looked at together
 _MAX_SIZE_OF_DIFFERENCES = 0.97
 _CODES_OF = {1: 2, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 4, 8: 4, 9: 8}  # bytes of an element, by way
-_UNPHASED = (1, 4, 9)  # ways that do not say where elements begin
 _BF16, _FP32 = (2, 3), (5, 6, 7, 8)  # ways, by phase
 _INTEGERS = {2: "I16", 4: "I32", 8: "I64"}
 _FLOATS = {2: "F16", 4: "F32", 8: "F64"}

@@ -1,6 +1,7 @@
 """The coding side: symbols under contexts to one stream."""
 
 import numpy as np
+import numpy.typing as npt
 
 from densor.entropy.deferred import Kernels
 from densor.entropy.rans.constants import FIRST, STATES
@@ -9,7 +10,15 @@ from densor.runtime.types import Bytes
 
 kernels = Kernels("densor.entropy.rans.kernels")
 
+Table = npt.NDArray[np.uint32]
 STATE_BYTES = 4 * STATES
+
+
+def encode_table(freqs: Freqs) -> Table:
+    """What the encoder looks up of all contexts, uint32[contexts * 256]."""
+    table = np.empty(freqs.shape[0] << 8, np.uint32)
+    kernels.build_starts(freqs, table)
+    return table
 
 
 def capacity(symbols: int) -> int:
@@ -25,8 +34,7 @@ class StreamEncoder:
 
     def __init__(self, freqs: Freqs, size: int) -> None:
         self._freqs = freqs
-        self._starts = np.empty(freqs.shape[0] << 8, np.uint32)
-        kernels.build_starts(freqs, self._starts)
+        self._starts = encode_table(freqs)
         self._buffer = np.empty(capacity(size), np.uint8)
         self._states = np.full(STATES, FIRST, np.uint32)
         self._at = self._buffer.size
