@@ -66,6 +66,15 @@ def readable_tensors(archive: Archive | PackedArchive) -> tuple[_Found, _Found]:
     return {**tensors, **readable}, opaque
 
 
+# Formats of files in which no tensor was found where there is none.
+_WITH_TENSORS = frozenset(
+    (
+        *("safetensors", "gguf", "npy", "npz", "torch", "torch-legacy", "ctranslate2", "msgpack"),
+        *("pickle", "onnx", "onnx-data"),
+    )
+)
+
+
 class File:
     """An archive opened for random access, after the manner of `safetensors.safe_open`.
 
@@ -137,9 +146,16 @@ class File:
         return {name: tensor.dtype for name, (_, tensor) in self._opaque.items()}
 
     def check_readable(self) -> None:
-        """UnsupportedError where `opaque` tells of some: who takes all would not know of them."""
+        """UnsupportedError where `opaque` tells of some: who takes all would not know of them.
+
+        Likewise where there are no tensors, and all files are of formats that are not known.
+        """
         for name in self._opaque:
             self._find(name)
+        filled = [] if self._tensors else [e.meta for e in self._archive.entries if e.size]
+        if filled and all(m.kind == FILE and m.format not in _WITH_TENSORS for m in filled):
+            reason = "no tensors are known of, since it is of no format that has them"
+            raise UnsupportedError(f"{filled[0].name}: {reason}; read_file gives its bytes")
 
     def offset_keys(self) -> list[str]:
         """Names of all tensors, in the order in which they are stored, the fastest to read."""
@@ -228,7 +244,8 @@ class File:
     def get_tensors(self, out: Bytes | None = None) -> dict[str, Any]:
         """All tensors by name; those of one file, and some of small entries, share a buffer.
 
-        UnsupportedError where `opaque` tells of some: all others can be read one by one.
+        UnsupportedError where `opaque` tells of some: all others can be read one by one; and where
+        all files are of formats whose tensors are not known.
 
         `out`: memory for the buffer, used if the archive holds one file and it fits.
         """

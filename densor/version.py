@@ -1,3 +1,3 @@
 """The version of the package. The version of the format is another thing: `formats.wire`."""
 
-__version__ = "0.18.0"
+__version__ = "0.19.0"

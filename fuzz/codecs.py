@@ -41,7 +41,7 @@ from densor.codec.circuit.coding import decode_images, encode_images
 from densor.codec.circuit.encoder import CircuitCoder
 from densor.codec.circuit.loading import load
 from densor.codec.circuit.model import Size, pack, parse, tables_of
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.deflate.encoder import DeflateCoder
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream
 from densor.codec.delta import few_params

@@ -25,7 +25,8 @@ _FORMS = (*reference.WIDTHS, *reference.BLOCKS)
 def _entries() -> dict[str, bytes]:
     """What may be made from: few numbers of all sizes, some of them infinite or none."""
     bits = np.random.default_rng(7).integers(0, 256, 4096, np.uint8)
-    return {"model": quantised.model(), "bits": bits.tobytes(), "": b""}
+    scales = np.random.default_rng(8).integers(0, 256, 600, np.uint8).tobytes()
+    return {"model": quantised.model(), "bits": bits.tobytes(), "": b"", derived.SCALES: scales}
 
 
 def run(content: bytes) -> object:
@@ -89,6 +90,8 @@ def mutate(data: bytes, rng: Random, others: Any) -> bytes:
     if rng.random() < 0.1:
         return mutated(data, rng, others)
     for _ in range(rng.choice((1, 1, 2, 4))):
+        if rng.random() < 0.1:
+            tensor[8:] = [] if len(tensor) > 8 else [rng.randrange(600)]
         place = rng.randrange(len(tensor))
         choices: list[object] = [0, 1, 2, rng.randrange(600), 256 * rng.randrange(4), 1 << 40, -1]
         if place == 1:
@@ -108,6 +111,9 @@ def seeds() -> list[bytes]:
         first = [3, form, 4, 256, "model", 200, ("BF16", "F16")[number % 2], number % 3]
         second = [40_000, form, 2, 512, "bits", 0, "F32", 0]
         tensors = [first, second] if number % 2 else [second]
+        if form in reference.RECORDS:
+            second.append(7 * number)
+            tensors.append([60_000, form, 1, 256, "model", 200, "BF16", 0, 0])
         files = [{"size": 1 << 16, "digest": [1, "00" * 16], "tensors": tensors}]
         found.append(json.dumps({"files": files}).encode())
     return found

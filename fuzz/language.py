@@ -14,7 +14,7 @@ from reference.language_model import with_ends_of_lines
 from safetensors.numpy import save
 
 from densor.codec import registry
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.language_model import lines
 from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session

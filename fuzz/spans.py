@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.planes.params import parse
 from densor.codec.spans import table as t
 from densor.codec.spans.decode import SpanDecoder, error_of

@@ -1,8 +1,9 @@
 """Surprise, and generation from compressors; `densor bits`."""
 
 import bz2
+import contextlib
 import doctest
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,22 @@ def test_bits_command(cli: Callable[..., Ran], tmp_path: Path) -> None:
     assert cli("bits", "a.txt", "--html", "a.html", "-f").code == 0
     assert cli("bits", "-", stdin=b"").text == "stdin: 0 bytes, - bits per byte (-)\n"
     assert cli("bits", "missing").code == 1
+
+
+def test_bits_says_how_far_it_is(
+    cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_bytes(SOURCE)
+    monkeypatch.setattr("densor.codec.byte_cm.params.MAX_SEGMENT", 3000)
+    moves: list[int] = []
+
+    @contextlib.contextmanager
+    def progress(*_: object) -> Iterator[Callable[[int], object]]:
+        yield moves.append
+
+    monkeypatch.setattr("densor.cli.console.progress", progress)
+    assert cli("bits", "a.txt", "--first", "7000").code == 0
+    assert moves == [3000, 3000, 1000]
 
 
 def some_symbols(seed: str, count: int, alphabet: int) -> tuple[np.ndarray, np.ndarray]:

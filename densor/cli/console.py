@@ -88,8 +88,11 @@ def each(
 
 
 @contextlib.contextmanager
-def notices(quiet: bool) -> Iterator[None]:
-    """Shows what the library logs, such as that kernels are being compiled."""
+def notices(quiet: bool, verbose: bool = False) -> Iterator[None]:
+    """Shows what the library logs, such as that kernels are being compiled.
+
+    `verbose`: also what it finds in files.
+    """
     if quiet or sys.stderr is None:
         yield
         return
@@ -100,7 +103,7 @@ def notices(quiet: bool) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("densor: %(message)s"))
     before = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
     try:
         yield

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from densor.cli import checks, console
 from densor.codec import registry
-from densor.codec.codec import CODECS
+from densor.codec.codecs import CODECS
 from densor.errors import DensorError
 from densor.files.opened import open_input
 from densor.formats.container import hashing, wire

@@ -41,17 +41,25 @@ def dispatch(argv: list[str]) -> int:
     except UsageError as error:
         console.say(f"densor: {error}; see {error.program} --help")
         return 2
-    except _Signal as error:
-        _let_go()
-        console.say(f"densor: ended by {signal.Signals(error.number).name}")
-        return 128 + error.number
-    except KeyboardInterrupt:
-        _let_go()
-        console.say("densor: interrupted")
-        return 130
+    except KeyboardInterrupt as error:
+        return _ended(error)
     except (DensorError, OSError, MemoryError, RecursionError) as error:
         console.fail([], error)
         return 1
+    except Exception:
+        if _ended_by is None:
+            raise
+        return _ended(_ended_by)  # of which something else, such as an import in C, has made that
+
+
+def _ended(error: KeyboardInterrupt) -> int:
+    """Says that a signal ended the process; returns the exit code."""
+    _let_go()
+    if isinstance(error, _Signal):
+        console.say(f"densor: ended by {signal.Signals(error.number).name}")
+        return 128 + error.number
+    console.say("densor: interrupted")
+    return 130
 
 
 def _run(argv: list[str]) -> int:
@@ -62,7 +70,7 @@ def _run(argv: list[str]) -> int:
         args = parse(command.parser(), argv[1:] if named else argv)
     except SystemExit as end:  # after --help and --version
         return int(end.code or 0)
-    with console.notices(getattr(args, "quiet", False)):
+    with console.notices(getattr(args, "quiet", False), getattr(args, "verbose", False)):
         code: int = command.run(args)
     return code
 
@@ -70,6 +78,7 @@ def _run(argv: list[str]) -> int:
 _ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 _TIDYING = 2.0  # seconds after a signal in which others are let pass
 _ended_at = -_TIDYING
+_ended_by: KeyboardInterrupt | None = None
 
 
 def prepare_process() -> None:
@@ -79,18 +88,20 @@ def prepare_process() -> None:
         if signal.getsignal(number) in before:
             signal.signal(number, _end)
     sys.unraisablehook = _insist
+    sys.excepthook = _insist_too
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _end(number: int, frame: FrameType | None) -> None:
     """Raises what ends the process, but not once more while that tidies up."""
-    global _ended_at
+    global _ended_at, _ended_by
     now = time.monotonic()
     if now < _ended_at + _TIDYING:
         return
     _ended_at = now
-    raise KeyboardInterrupt if number == signal.SIGINT else _Signal(number)
+    _ended_by = KeyboardInterrupt() if number == signal.SIGINT else _Signal(number)
+    raise _ended_by
 
 
 def _insist(dropped: "sys.UnraisableHookArgs") -> None:
@@ -98,13 +109,25 @@ def _insist(dropped: "sys.UnraisableHookArgs") -> None:
 
     Such as finalisers and callbacks from C, of which those of compilers are many.
     """
-    global _ended_at
     if isinstance(dropped.exc_value, KeyboardInterrupt):
-        _ended_at = -_TIDYING
-        number = signal.Signals(getattr(dropped.exc_value, "number", signal.SIGINT))
-        _thread.start_new_thread(_signal_later, (number,))  # `threading` has locks, maybe held here
+        _again(dropped.exc_value)
     else:
         sys.__unraisablehook__(dropped)
+
+
+def _insist_too(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """Likewise where C prints it, as some does while modules are imported."""
+    if isinstance(error, KeyboardInterrupt):
+        _again(error)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+def _again(error: KeyboardInterrupt) -> None:
+    global _ended_at
+    _ended_at = -_TIDYING
+    number = signal.Signals(getattr(error, "number", signal.SIGINT))
+    _thread.start_new_thread(_signal_later, (number,))  # `threading` has locks, maybe held here
 
 
 def _signal_later(number: signal.Signals) -> None:

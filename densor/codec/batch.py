@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from densor.codec.circuit.coding import ImageTables
     from densor.codec.kind import Kind
     from densor.codec.language_model.session import Session
-    from densor.codec.spans.matrices import Looked
+    from densor.codec.levels import Level
 
 Bytes = npt.NDArray[np.uint8]
 OWN = -1  # the model number of a chunk that uses its batch's parameters
@@ -26,6 +26,13 @@ class Before(NamedTuple):
 
     data: Bytes
     offset: int
+
+
+class Looked(Protocol):
+    """What an encoder has found of a batch by itself, whatever was coded before."""
+
+    def is_of(self, batch: "Batch", level: "Level") -> bool:
+        """Whether this very batch was looked at, to be coded in the same way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +52,7 @@ class Batch:
     session: "Session | None" = None
     circuit: "ImageTables | None" = None
     chunk_bytes: int = 0
-    looked: "Looked | None" = None
+    looked: Looked | None = None
 
     def _with(self, **changes: object) -> "Batch":
         """What `dataclasses.replace` gives, in a tenth of the time."""
@@ -65,7 +72,7 @@ class Batch:
         """The same bytes, taken as something else."""
         return self._with(kind=kind)
 
-    def looked_at(self, looked: "Looked") -> "Batch":
+    def looked_at(self, looked: Looked) -> "Batch":
         """The same, with what was found of it."""
         return self._with(looked=looked)
 

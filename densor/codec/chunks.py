@@ -2,7 +2,7 @@
 
 from densor.codec import registry
 from densor.codec.batch import OWN, Batch, Bytes, Chunk, Chunks, Coding
-from densor.codec.codec import BatchCoder, ChunkCoder, Encoder
+from densor.codec.interfaces import BatchCoder, ChunkCoder, Encoder
 from densor.codec.zstd import zstd_compress, zstd_smallest
 
 MAX_FAST_ZSTD = 3  # levels of Zstandard that cost little more than the fastest

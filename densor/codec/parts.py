@@ -11,7 +11,8 @@ import numpy as np
 
 from densor.codec import registry
 from densor.codec.batch import Bytes
-from densor.codec.codec import BatchCoder, ChunkDecoder, inner_decoder
+from densor.codec.codecs import inner_decoder
+from densor.codec.interfaces import BatchCoder, ChunkDecoder
 from densor.codec.zstd import zstd_decompress_into, zstd_smallest
 from densor.errors import FormatError, UnsupportedError
 from densor.runtime.buffers import POOL

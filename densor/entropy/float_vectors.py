@@ -131,6 +131,72 @@ def transpose(typingctx, source, begin, step, target, at, target_step):
     return types.void(source, sizes, sizes, target, sizes, sizes), codegen
 
 
+def _extreme(sign: str) -> Any:
+    """What takes rows of 16 numbers and gives the extreme of each in a lane."""
+
+    def rows_of(context: Any, builder: Any, kinds: Any, args: Any) -> list[Any]:
+        source, begin, other, step = args
+        rows = []
+        for row in range(LANES):
+            first = begin if row < LANES // 2 else other
+            place = builder.add(first, builder.mul(step, step.type(row % (LANES // 2))))
+            address = address_in(context, builder, kinds[0], source, place, _VECTOR)
+            rows.append(builder.load(address))
+            rows[-1].align = 4
+        return rows
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        rows = rows_of(context, builder, signature.args, args)
+        for bit in (8, 4, 2, 1):  # of lanes and rows: those of half of the rows change places
+            low = [lane if not lane & bit else LANES + (lane & ~bit) for lane in range(LANES)]
+            high = [lane | bit if not lane & bit else LANES + lane for lane in range(LANES)]
+            merged = []
+            for row in range(bit):
+                pair = rows[row], rows[row + bit]
+                a, b = (
+                    builder.shuffle_vector(*pair, ir.Constant(_V32, lanes)) for lanes in (low, high)
+                )
+                merged.append(builder.select(builder.fcmp_ordered(sign, a, b), a, b))
+            rows = merged
+        return rows[0]
+
+    return codegen
+
+
+@intrinsic
+def least_of_rows(typingctx, array, begin, other, step):
+    """The least of each of 16 rows of 16 numbers in a lane.
+
+    Rows 0 to 7 are `step` apart in a float32 array from `begin` on, others likewise from `other`.
+    """
+    sizes = types.intp
+    return f32x16(array, sizes, sizes, sizes), _extreme("<")
+
+
+@intrinsic
+def greatest_of_rows(typingctx, array, begin, other, step):
+    """Likewise the greatest ones."""
+    sizes = types.intp
+    return f32x16(array, sizes, sizes, sizes), _extreme(">")
+
+
+def _turned(builder: Any, a: Any, lanes: int) -> Any:
+    order = [(lane + lanes) % LANES for lane in range(LANES)]
+    return builder.shuffle_vector(a, a, ir.Constant(_V32, order))
+
+
+def _greatest_of(builder: Any, a: Any) -> Any:
+    for lanes in (8, 4, 2, 1):
+        b = _turned(builder, a, lanes)
+        a = builder.select(builder.fcmp_ordered("<", a, b), b, a)
+    return a
+
+
+# Lanes 8 to 15, then 0 to 7; the greatest number of all lanes in each.
+turned = operation(f32x16(f32x16), lambda builder, a: _turned(builder, a, LANES // 2))
+greatest_of = operation(f32x16(f32x16), _greatest_of)
+
+
 @inlined
 def lesser(a, b):
     """The lesser one in each lane; `b` where one is no number."""

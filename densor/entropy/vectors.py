@@ -180,6 +180,16 @@ shift_right_signed = operation(
 )
 
 
+@intrinsic
+def lane_numbers(typingctx):
+    """0 to 15."""
+
+    def codegen(context, builder, signature, args):
+        return ir.Constant(_V32, list(range(LANES)))
+
+    return u32x16(), codegen
+
+
 def _float_bits(builder: Any, a: Any) -> Any:
     floats = builder.sitofp(a, ir.VectorType(ir.FloatType(), LANES))
     return builder.bitcast(floats, _V32)
@@ -280,33 +290,56 @@ def _gathers(context: Any) -> bool:
     return fast and not BOUNDSCHECK
 
 
+def _gathers_beside(context: Any) -> bool:
+    """Whether it takes less where other lanes are loaded one by one meanwhile.
+
+    It is slow on Intel's processors with AVX-512, too, but leaves alone what moves lanes between
+    registers.
+    """
+    name = str(context.codegen().magic_tuple()[1])
+    able = "avx512f" in features_of(context)[1] and not name.startswith("znver")
+    return able and not BOUNDSCHECK
+
+
 def _gather(builder: Any, data: Any, index: Any) -> Any:
     args = [ir.Constant(_V32, ir.Undefined), builder.bitcast(data, _I8.as_pointer()), index]
     args += [ir.Constant(_MASK, [1] * LANES), _I32(4)]
     return _call(builder, "llvm.x86.avx512.mask.gather.dpi.512", _V32, args)
 
 
-@intrinsic
-def gather_u32(typingctx, array, index):
-    """array[index] per lane, from a uint32 array."""
+def _load_lanes(builder: Any, data: Any, index: Any) -> Any:
+    pairs = builder.bitcast(index, ir.VectorType(_I64, LANES // 2))
+    gathered = ir.Constant(_V32, ir.Undefined)
+    for lane in range(LANES):  # two places at a time leave the vector
+        pair = builder.extract_element(pairs, _I32(lane // 2))
+        high, low = builder.lshr(pair, _I64(32)), builder.and_(pair, _I64(0xFFFFFFFF))
+        place = high if lane % 2 else low
+        found = builder.load(builder.gep(data, [place]))
+        gathered = builder.insert_element(gathered, found, _I32(lane))
+    return gathered
 
-    def codegen(context, builder, signature, args):
-        arytype, (value, index) = signature.args[0], args
-        if BOUNDSCHECK:
-            for lane in range(LANES):
-                place = builder.zext(builder.extract_element(index, _I32(lane)), _I64)
-                check_range(context, builder, arytype, value, place, _I64(1))
-        data = context.make_array(arytype)(context, builder, value).data
-        if _gathers(context):
-            return _gather(builder, data, index)
-        gathered = ir.Constant(_V32, ir.Undefined)
-        for lane in range(LANES):
-            place = builder.zext(builder.extract_element(index, _I32(lane)), _I64)
-            found = builder.load(builder.gep(data, [place]))
-            gathered = builder.insert_element(gathered, found, _I32(lane))
-        return gathered
 
-    return u32x16(array, u32x16), codegen
+def _look_up(by_instruction: Callable[[Any], bool]) -> Any:
+    @intrinsic
+    def look_up(typingctx, array, index):
+        def codegen(context, builder, signature, args):
+            arytype, (value, index) = signature.args[0], args
+            if BOUNDSCHECK:
+                for lane in range(LANES):
+                    place = builder.zext(builder.extract_element(index, _I32(lane)), _I64)
+                    check_range(context, builder, arytype, value, place, _I64(1))
+            data = context.make_array(arytype)(context, builder, value).data
+            gather = _gather if by_instruction(context) else _load_lanes
+            return gather(builder, data, index)
+
+        return u32x16(array, u32x16), codegen
+
+    return look_up
+
+
+# array[index] per lane, from a uint32 array; the second one for half of the lanes of a loop.
+gather_u32 = _look_up(_gathers)
+gather_u32_beside = _look_up(_gathers_beside)
 
 
 @intrinsic

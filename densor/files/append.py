@@ -25,6 +25,7 @@ from densor.formats.io.outputs import (
     whole_file,
 )
 from densor.formats.io.sources import FileRandomSource, source_of
+from densor.formats.io.urls import plain
 from densor.options import WriteKeywords, WriteOptions, write_options
 from densor.runtime.arguments import need_whole
 
@@ -58,7 +59,7 @@ def append(
     """
     chosen = write_options(options, level=level, threads=threads, **keywords)
     need_whole(most_hops=most_hops)
-    path = Path(os.path.realpath(archive))  # what a link leads to, not the link
+    path = Path(os.path.realpath(plain(archive)))  # what a link leads to, not the link
     with errors_of(path):
         file = path.open("rb")
     reading = chosen.reading()
@@ -70,7 +71,7 @@ def append(
             with whole_file(path, True, lambda: mode, last_check=same) as out:
                 entry = _chosen(old, base_entry, most_hops)
                 base = None if entry is None else _EntryInArchive(old, entry)
-                grown = _with_file(ArchiveWriter(out, chosen), old, base, Path(source), name)
+                grown = _with_file(ArchiveWriter(out, chosen), old, base, Path(plain(source)), name)
                 if chosen.recovery is not None:
                     protect(out, 0, chosen.recovery)
                 if chosen.verify:

@@ -5,7 +5,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TypeVar, Unpack
+from typing import Literal, TypeVar, Unpack
 
 from densor.errors import ArgumentError, DensorError, FileError, FormatError, MissingFileError
 from densor.files.derive import Derivation, Member, is_recipe, with_derived
@@ -154,7 +154,7 @@ def pack(
     threads: int | None = None,
     *,
     left_out: LeftOut | None = None,
-    derive: bool = False,
+    derive: bool | Literal["small"] = False,
     options: WriteOptions | None = None,
     **keywords: Unpack[WriteKeywords],
 ) -> Sizes:
@@ -164,7 +164,9 @@ def pack(
     a link to nowhere, where all else is packed; without it, nothing is, and that error is raised.
 
     `derive`: GGUF files whose tensors follow from those of other files that are packed, by a plain
-    quantiser of llama.cpp or by rounding, are coded against what that quantiser gives.
+    quantiser of llama.cpp or by rounding, are coded against what that quantiser gives. Scales of K
+    types are kept, as far as they cannot be guessed; with "small" they are searched for again as
+    such a file is restored, which takes longer.
 
     Parameters and options are those of `compress_file`. `base`: a file that those are coded against
     which share tensors with it, or an archive of several, where each goes with the one of its name;
@@ -181,7 +183,7 @@ def pack(
     for error in errors:
         _leave_out(error, left_out)
     with contextlib.ExitStack() as stack:
-        derived = Derivation(listed, chosen, stack) if derive else None
+        derived = Derivation(listed, chosen, stack, derive != "small") if derive else None
         archive = stack.enter_context(new_archive(target, chosen, derived=derived))
         told = _told_by_models(listed)
         for member in listed if derived is None else derived.ordered(archive, listed):

@@ -1,6 +1,7 @@
 """Folders of a HuggingFace model: packed so that transformers loads them, and unpacked again."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from densor.files.packed_model import (
 )
 from densor.formats.container import strictjson
 from densor.formats.io.outputs import Sizes, copy_times_and_mode, errors_of, sync_below
+from densor.formats.io.urls import plain
 from densor.formats.packed import header, writer
 from densor.formats.packed.base_folder import BaseFolder
 from densor.formats.packed.reader import PackedFile
@@ -76,7 +78,7 @@ def pack_model(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.recovery is not None or chosen.dtype is not None:
         raise ArgumentError("a model's folder takes neither recovery data nor another dtype")
-    source, target = Path(source), Path(target)
+    source, target = Path(plain(source)), Path(plain(target))
     weights = weight_files(source)
     if not weights:
         raise FileError(f"{source}: holds no model*.safetensors")
@@ -152,7 +154,7 @@ def unpack_model(
     not at all. Raises a DensorError.
     """
     chosen = read_options(options, threads=threads, **keywords)
-    source, target = Path(source), Path(target)
+    source, target = Path(plain(source)), Path(plain(target))
     originals = source / ORIGINALS
     if not originals.is_file():
         raise FileError(f"{source}: is no packed model, since {ORIGINALS} is missing")
@@ -194,7 +196,12 @@ def new_folder(target: Path, overwrite: bool, source: Path) -> Iterator[Path]:
             if there:  # which is gone for good then
                 sync_below(content)
                 target.rename(new / "old")
-            content.rename(target)
+            try:
+                content.rename(target)
+            except OSError as error:  # of another process, which was faster
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                raise FileError(f"{target}: already exists") from None
     finally:
         _put_back(new / "old", target)
         shutil.rmtree(new, ignore_errors=True)

@@ -5,13 +5,14 @@ data at the end, and verifies what was written.
 """
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from densor.codec.codec import Base
+from densor.codec.interfaces import Base
 from densor.codec.kind import Segment
-from densor.errors import ArgumentError, FileError
+from densor.errors import ArgumentError, FileError, printable
 from densor.files.checked import check_uploaded, check_written
 from densor.files.opened import Input, PathOrFile, open_output
 from densor.formats.container.base import GivenBase
@@ -33,8 +34,10 @@ from densor.formats.io.urls import is_url, label, plain
 from densor.formats.parsers.base_matching import attach, moments_in, shares_tensors, tensors_of
 from densor.formats.parsers.equal_tensors import equal_apart
 from densor.formats.parsers.plan import Plan, plan_file
-from densor.formats.tensors import TensorInfo
+from densor.formats.tensors import TensorInfo, is_readable
 from densor.options import WriteOptions
+
+log = logging.getLogger("densor")
 
 
 class NewArchive:
@@ -144,7 +147,27 @@ def planned(
     )
     if isinstance(random, FileRandomSource | BytesIORandomSource) and random.size == meta.size:
         plan = plan._replace(source=PlacedSource(random))  # of which threads read parts
+    if log.isEnabledFor(logging.DEBUG) and options.dtype is None and options.raw is None:
+        log.debug("%s", printable(f"{meta.name}: {_found(plan)}"))
     return plan
+
+
+def _found(plan: Plan) -> str:
+    """What is said of a file that was looked at: its format, and what is not followed in it."""
+    said = [f"not followed as {reason}" for reason in plan.given_up]
+    if plan.format is None:
+        said.append("no format that is known here, coded as bytes")
+    else:
+        said.append(f"{plan.format}, {len(plan.tensors) + len(plan.others)} tensors")
+    others = [one for one in plan.others if not is_readable(one)]
+    if others:
+        names = ", ".join(f"{one.name!r:.60} ({one.dtype})" for one in others[:_MOST])
+        more = ", ..." if len(others) > _MOST else ""
+        said.append(f"{len(others)} to be restored with the file only: {names}{more}")
+    return "; ".join(said)
+
+
+_MOST = 5  # names that are said
 
 
 def add_planned(

@@ -18,6 +18,7 @@ from densor.files.model_folder import (
 )
 from densor.files.packed_model import weight_files
 from densor.formats.io.outputs import Sizes
+from densor.formats.io.urls import plain
 from densor.options import (
     ReadKeywords,
     ReadOptions,
@@ -64,7 +65,7 @@ def pack_pipeline(
     chosen = write_options(options, level=level, threads=threads, **keywords)
     if chosen.base is not None:
         raise ArgumentError("a pipeline takes no base; its models do, one by one")
-    source, target = Path(source), Path(target)
+    source, target = Path(plain(source)), Path(plain(target))
     models = models_of(source) if is_pipeline(source) else []
     if not models:
         raise FileError(f"{source}: holds no {INDEX} with models beside it")
@@ -94,7 +95,7 @@ def unpack_pipeline(
     `max_output_size` bytes.
     """
     chosen = read_options(options, threads=threads, **keywords)
-    source, target = Path(source), Path(target)
+    source, target = Path(plain(source)), Path(plain(target))
     models = list(_packed_models(source)) if is_pipeline(source) else []
     if not models:
         raise FileError(f"{source}: holds no {INDEX} with packed models beside it")

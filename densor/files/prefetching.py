@@ -9,6 +9,7 @@ from densor.errors import FileError
 from densor.files.ahead import Ahead
 from densor.files.packed_model import Bases
 from densor.files.shards_listed import shards_of
+from densor.formats.io.urls import plain
 from densor.formats.packed.reader import PackedFile
 from densor.runtime.locks import Lock
 
@@ -65,7 +66,7 @@ def prefetch(
     FileError where there are no weights, another DensorError where their headers are damaged;
     faults of the weights themselves are raised by loading.
     """
-    path = Path(folder)
+    path = Path(plain(folder))
     names = weights_of(path)
     if not names:
         raise FileError(f"{path}: has neither model.safetensors nor an index of such files")

@@ -15,9 +15,10 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from queue import SimpleQueue
 from typing import NamedTuple
@@ -178,9 +179,56 @@ def processes(jobs: int) -> Callable[[], Executor]:
     return lambda: ProcessPoolExecutor(jobs, context, initializer=_prepare_worker)
 
 
+_ENDING = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Around what starts processes: signals come once they are there.
+
+    To these, too, which begin with them held back: to one that is being started, or has no handlers
+    yet, they would come as errors.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in handlers:  # since they may come to other threads
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        with _held_back():
+            yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _held_back() -> Iterator[None]:
+    """Keeps signals from this thread and the processes that it starts, where the system can."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        resource_tracker.ensure_running()  # which lets some of them in
+        signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _prepare_worker() -> None:
     """Lets the parent decide when to end, or ends when it is gone; temporary files go then."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))  # nothing to tidy yet
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
@@ -282,13 +330,10 @@ class _Run:
             self._submit(self._suspects.popleft())
 
     def _submit(self, shard: _Shard) -> None:
-        executor = self._given or self._own
-        if executor is None:
-            assert self._make is not None
-            executor = self._own = self._make()
+        arguments = shard.source, shard.target, self._options
         try:
-            arguments = shard.source, shard.target, self._options
-            future = executor.submit(compress_shard, *arguments)
+            with contextlib.nullcontext() if self._given else _undisturbed():
+                future = self._executor().submit(compress_shard, *arguments)
         except BrokenExecutor:
             self._broken = True
             self._waiting.appendleft(shard)
@@ -296,6 +341,14 @@ class _Run:
         shard.attempts += 1
         self._running[future] = shard
         future.add_done_callback(self._finished.put)
+
+    def _executor(self) -> Executor:
+        """The one that was given, or one of our own."""
+        executor = self._given or self._own
+        if executor is None:
+            assert self._make is not None
+            executor = self._own = self._make()
+        return executor
 
     def _take(self, shard: _Shard, future: Future[Stats]) -> None:
         error = future.exception()
@@ -330,7 +383,8 @@ class _Run:
         if self._own is None:
             return
         # Of a pool of processes, those that are at work; Python has no public way before 3.14.
-        for process in (getattr(self._own, "_processes", None) or {}).values():
+        pool = getattr(self._own, "_processes", None) or {} if self._running else {}
+        for process in pool.values():
             with contextlib.suppress(Exception):
                 process.terminate()
         self._own.shutdown(wait=True, cancel_futures=True)

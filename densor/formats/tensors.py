@@ -82,6 +82,23 @@ def are_names(names: Sequence[object]) -> bool:
     return joined.isascii() and "\0" not in joined and longest <= MAX_NAME and all(names)
 
 
+class Distinct:
+    """Names of which none is given twice: `w`, `w (2)`, `w (3)`."""
+
+    def __init__(self) -> None:
+        self._given: set[str] = set()
+        self._times: dict[str, int] = {}  # that a name was wanted again
+
+    def of(self, wanted: str) -> str:
+        """The name itself if it is free, else one made of it."""
+        name = wanted
+        while name in self._given:
+            self._times[wanted] = self._times.get(wanted, 1) + 1
+            name = f"{wanted} ({self._times[wanted]})"
+        self._given.add(name)
+        return name
+
+
 def is_listable(tensor: TensorInfo) -> bool:
     """Whether an index can list this tensor of a file, which lies within the file, as it is."""
     name, dtype, shape, _, size, view = tensor

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from densor.codec.codec import ChunkDecoder, decoder_for, inner_decoder
+from densor.codec.codecs import decoder_for, inner_decoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.scale_context.decoder import take_scales
 from densor.codec.scale_context.params import Parameters, parse
 from densor.codec.scale_context.payload import parse_head

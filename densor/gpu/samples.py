@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.codec import BatchCoder
 from densor.codec.history import History
+from densor.codec.interfaces import BatchCoder
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlanesEncoder

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from densor.errors import UnsupportedError
+from densor.errors import FileError, UnsupportedError
 
 try:
     import torch
@@ -35,6 +35,7 @@ except ImportError as error:
 from densor.files.packed_model import METHOD, Bases, check_packed, weight_files
 from densor.files.pipeline_folder import is_pipeline, models_of
 from densor.files.shards_listed import check_shards
+from densor.formats.container import tensor_blob
 from densor.formats.packed.reader import PackedFile
 from densor.torch.blob import may_be_blob, read_tensor
 
@@ -89,12 +90,17 @@ class PackedQuantizer(DiffusersQuantizer):  # type: ignore[misc]
             return {name: self._decoded(name, tensor) for name, tensor in state_dict.items()}
 
     def _decoded(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        for file in self._files if may_be_blob(tensor) else ():
-            if name not in file or not file.is_blob(name):
-                continue
+        if may_be_blob(tensor) and not any(name in file for file in self._files):
+            # Named anew by diffusers, as those of attention in old checkpoints are
+            name = tensor_blob.describe(tensor.detach().cpu().numpy()).name
+        packed = [file for file in self._files if name in file and file.is_blob(name)]
+        for file in packed if may_be_blob(tensor) else ():
             if file.stored(name).size == tensor.numel():
                 base_of = None if self._bases is None else self._bases.need
                 return read_tensor(file, name, base_of=base_of).to(tensor.device)
+        if packed and tuple(tensor.shape) != tuple(packed[0].info(name).shape):
+            # else diffusers would take what is stored for weights, or leave them random
+            raise FileError(f"{packed[0].path}: tensor {name!r:.200}: changed since it was opened")
         return tensor
 
     def _process_model_before_weight_loading(self, model: Any, **kwargs: Any) -> Any:

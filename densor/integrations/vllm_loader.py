@@ -5,7 +5,8 @@ Written for vLLM 0.32. The loader is vLLM's own where no file is packed.
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from typing import Any
 
 from vllm.model_executor.layers.fused_moe import RoutedExperts
@@ -118,8 +119,14 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             return model_name_or_path, archives, True, shards_listed.INDEX
         return super()._prepare_weights(model_name_or_path, *args, **kwargs)
 
+    def get_all_weights(self, model_config: Any, model: Any) -> Iterator[tuple[str, Any]]:
+        """As vLLM does, with files opened at once: when it loads again, what is missing or was cut
+        off is found while the weights that it has are still there."""
+        coming = super().get_all_weights(model_config, model)
+        return chain(list(islice(coming, 1)), coming)
+
     def _get_weights_iterator(self, source: Any) -> Iterator[tuple[str, Any]]:
-        folder, files, use_safetensors, _ = self._prepare_weights(
+        folder, files, use_safetensors, index = self._prepare_weights(
             source.model_or_path,
             source.subfolder,
             source.revision,
@@ -131,12 +138,32 @@ class DensorModelLoader(DefaultModelLoader):  # type: ignore[misc]
             return
         if not getattr(self, _LOG_START, 0.0):
             setattr(self, _LOG_START, time.perf_counter())
+        files = self._without_language_model(folder, files, index)
         placing = self._placing or engines.at_once(self._given)  # that is for loading once more
-        found = engines.weights(folder, files, self._given, self._skipped, placing)
+        found = engines.weights(folder, files, self._given, self._unwanted(source), placing)
         for name, tensor in found:
             yield source.prefix + name, tensor
 
-    def _skipped(self, name: str) -> bool:
-        """Whether a tensor is of an expert that another rank has."""
-        skipped: bool = should_skip_weight(name, self.local_expert_ids)
-        return skipped
+    def _without_language_model(self, folder: str, files: list[str], index: str) -> list[str]:
+        """The files that vLLM reads, which are fewer where it serves an encoder alone."""
+        prefixes = getattr(self, "_encoder_only_lm_prefixes", None)
+        if prefixes is None:
+            return files
+        from vllm.model_executor.model_loader import weight_utils
+
+        mapper = self._encoder_only_weights_mapper
+        wanted: list[str] = weight_utils.filter_mm_encoder_only_safetensors_files(
+            files, folder, index, prefixes, weights_mapper=mapper
+        )
+        return wanted
+
+    def _unwanted(self, source: Any) -> Callable[[str], bool]:
+        """Whether a tensor is one that the model says it does not use, such as all but the last
+        layers for a draft model, or is of an expert that another rank has."""
+        is_unused = getattr(source, "is_unused_weight", None)
+
+        def unwanted(name: str) -> bool:
+            unused = is_unused is not None and is_unused(name)
+            return bool(unused or should_skip_weight(name, self.local_expert_ids))
+
+        return unwanted

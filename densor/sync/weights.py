@@ -94,6 +94,10 @@ def named_tensors(model: Any) -> dict[str, Any]:
 
 def check_strided(name: str, tensor: Any) -> None:
     """ArgumentError for a torch tensor whose elements have no places in memory."""
+    if tensor.is_nested:
+        raise ArgumentError(
+            f"{name}: a nested tensor, only the tensors that it is made of are taken"
+        )
     if str(tensor.layout) != "torch.strided" or tensor.is_meta:
         raise ArgumentError(f"{name}: {tensor.layout} tensors on {tensor.device} have no memory")
 
@@ -101,10 +105,12 @@ def check_strided(name: str, tensor: Any) -> None:
 def dtype_of(name: str, tensor: Any) -> str:
     """The safetensors name of a dtype; ArgumentError if there is none."""
     is_torch = arrays.is_torch(tensor)
-    if not is_torch:
-        arrays.check_whole(tensor)
-    else:
+    if is_torch:
         check_strided(name, tensor)
+    try:
+        arrays.check_whole(tensor)
+    except ArgumentError as error:
+        raise ArgumentError(f"{name}: {error}") from None
     found = dtypes.from_torch(tensor.dtype) if is_torch else None
     if not arrays.is_torch(tensor) and tensor.dtype.isnative:
         found = dtypes.from_numpy(tensor.dtype)

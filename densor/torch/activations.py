@@ -217,7 +217,7 @@ class _Packer:
         plain = type(tensor) is torch.Tensor and tensor.layout == torch.strided
         if not plain or tensor.device.type != "cpu" or tensor.is_complex():
             return False
-        if tensor.is_conj() or tensor.is_neg():
+        if tensor.is_conj() or tensor.is_neg() or tensor.is_quantized or tensor.is_nested:
             return False
         storage = tensor.untyped_storage()
         if storage.data_ptr() in self._own or storage.nbytes() < self._min_bytes:

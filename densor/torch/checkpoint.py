@@ -37,6 +37,7 @@ from torch.futures import Future
 import densor
 from densor.errors import ArgumentError, DensorError, FileError, LimitError, TruncatedError
 from densor.formats.io.outputs import errors_of, whole_file
+from densor.formats.io.urls import plain
 from densor.torch.adam.groups import BETAS, MOMENTS, is_next
 from densor.torch.adam.packing import StepPacker
 from densor.torch.adam.restoring import unpack_state
@@ -87,11 +88,11 @@ class PackedWriter(FileSystemWriter):
         overwrite: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(path, sync_files=sync_files, overwrite=overwrite, **options)
+        super().__init__(plain(path), sync_files=sync_files, overwrite=overwrite, **options)
         self._level = level
         self._threads = threads
         self._sync = sync_files
-        self._base_path = None if base is None else Path(base)
+        self._base_path = None if base is None else Path(plain(base))
 
     def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
         """Creates the folder of the checkpoint, on each rank."""
@@ -194,7 +195,7 @@ class PackedReader(FileSystemReader):
     """A storage reader of what `PackedWriter` wrote, and the checkpoints it is based on."""
 
     def __init__(self, path: PathLike, threads: int = 0) -> None:
-        super().__init__(path)
+        super().__init__(plain(path))
         self._threads = threads
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
@@ -398,6 +399,7 @@ def dcp_to_torch_save(path: PathLike, target: PathLike, threads: int = 0) -> Non
     from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
     from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 
+    target = Path(plain(target))
     state: dict[str, Any] = {}
     _load_state_dict(
         state,
@@ -405,5 +407,5 @@ def dcp_to_torch_save(path: PathLike, target: PathLike, threads: int = 0) -> Non
         planner=_EmptyStateDictLoadPlanner(),  # type: ignore[no-untyped-call]
         no_dist=True,
     )
-    with whole_file(Path(target), overwrite=True) as file:
+    with whole_file(target, overwrite=True) as file:
         torch.save(state, file)

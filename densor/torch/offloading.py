@@ -18,6 +18,7 @@ from densor.errors import ArgumentError, FileError
 from densor.files.packed_model import check_packed, weight_files
 from densor.files.shards_listed import check_shards
 from densor.formats.container.packed_array import PackedArray
+from densor.formats.io.urls import plain
 from densor.formats.packed.reader import PackedFile
 from densor.formats.packed.stored_array import OpenFile, StoredArray
 from densor.runtime.arguments import need
@@ -44,6 +45,7 @@ class Folder:
     """The tensors of a model's folder, packed or plain, opened as they are asked for."""
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
+        folder = plain(folder)
         check_shards(folder)
         paths = weight_files(Path(folder))
         if not paths:

@@ -27,6 +27,7 @@ from densor.errors import (
 from densor.float_formats import by_rows
 from densor.formats.container.tensor_blob import pack_matrices
 from densor.formats.io.outputs import errors_of
+from densor.formats.io.urls import plain
 from densor.options import WriteOptions
 from densor.runtime.arguments import need, need_whole
 from densor.torch import rotated, rotated_coding
@@ -73,7 +74,7 @@ def pack_page(page: Page, level: int = DEFAULT_LEVEL, rope_theta: float | None =
 def _pack(page: Page, level: int, rope_theta: float | None, way: int) -> bytes | None:
     """A page in one of the ways; None where that is not for it."""
     check_whole(page.tensor)
-    tensor = page.tensor.detach().contiguous()
+    tensor = page.tensor.detach().resolve_conj().resolve_neg().contiguous()
     if tensor.ndim != 4 or tensor.device.type != "cpu":
         raise ArgumentError("a page is [batch, heads, tokens, channels] on a CPU")
     if way == CHANNELS and not tensor.numel():
@@ -254,7 +255,7 @@ class PagedCache:
         if tokens < 1:
             raise ArgumentError("a page has at least one token")
         self._tokens, self._level, self._theta = tokens, level, rope_theta
-        self._folder = None if folder is None else Path(folder)
+        self._folder = None if folder is None else Path(plain(folder))
         self._pages: dict[tuple[int, int], list[bytes | Path]] = {}
         self._choices = Choice(), Choice()  # of keys, of values
         self._open: dict[tuple[int, int], torch.Tensor] = {}  # tokens that fill no page yet

@@ -91,9 +91,10 @@ class Placing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Waits where an operation meets memory that is being written."""
         kwargs = kwargs or {}
         if self._waiting and func not in _VIEWS:
-            for one in tree_flatten((args, kwargs))[0]:
-                if isinstance(one, torch.Tensor) and not isinstance(one, Undecoded):
-                    self._wait_for(one)
+            with torch._C.DisableTorchFunction():  # or `_Reads` would wait for all of them
+                for one in tree_flatten((args, kwargs))[0]:
+                    if isinstance(one, torch.Tensor) and not isinstance(one, Undecoded):
+                        self._wait_for(one)
         return func(*args, **kwargs)
 
     def _wait_for(self, tensor: torch.Tensor) -> None:

@@ -27,6 +27,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from densor import arrays
 from densor.errors import ArgumentError, DensorError, FileError
 from densor.formats.io.outputs import errors_of
+from densor.formats.io.urls import plain
 from densor.runtime.arguments import need, need_whole
 from densor.runtime.beside import Beside
 from densor.torch.checkpoint import PackedReader, PackedWriter, PathLike, based_on
@@ -73,8 +74,9 @@ class Stage:
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is no sharded one, or of another class of its own."""
-    return type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.layout == torch.strided
+    """Whether a tensor has elements in memory, and is no sharded one, or of another class."""
+    own = type(tensor) in (torch.Tensor, torch.nn.Parameter) and not tensor.is_nested
+    return own and tensor.layout == torch.strided and not tensor.is_meta
 
 
 def _form(tensor: torch.Tensor) -> tuple[Any, ...]:
@@ -177,7 +179,7 @@ class AsyncCheckpoints:
         need_whole(chain=chain, keep=1 if keep is None else keep)
         if chain < 0 or (keep is not None and keep < 1):
             raise ArgumentError("chain must be 0 or more, keep 1 or more")
-        self._folder = Path(folder)
+        self._folder = Path(plain(folder))
         self._level, self._threads = level, threads
         self._chain, self._keep = chain, keep
         self._group = process_group

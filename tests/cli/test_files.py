@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import xxhash
-from helpers import model_file
+from helpers import model_file, safetensors_bytes
 
 from densor.cli import streams
 
@@ -59,11 +59,26 @@ def test_compress_and_restore(cli: Callable[..., Ran], model_path: Path) -> None
 def test_closing_lines(cli: Callable[..., Ran]) -> None:
     Path("empty").touch()
     assert cli("a.txt", "empty").said(LINE, "empty: - (0 B => * B, empty.densor)")
-    assert cli("-v", "-f", "a.txt").said(f"{LINE} in *.?? s, * MB/s")
+    found = "densor: a.txt: no format that is known here, coded as bytes"
+    assert cli("-v", "-f", "a.txt").said(found, f"{LINE} in *.?? s, * MB/s")
     assert cli("-t", "a.txt.densor").said("a.txt.densor: ok (12.0 kB)")
     assert cli("-tv", "a.txt.densor").said("a.txt.densor: ok (12.0 kB) in *.?? s, * MB/s")
     assert cli("-c", "a.txt").err == cli("-tq", "a.txt.densor").err == ""
-    assert cli("-cv", "a.txt").said("a.txt: ?.?*% (12.0 kB => * B, stdout) in *")
+    assert cli("-cv", "a.txt").said(found, "a.txt: ?.?*% (12.0 kB => * B, stdout) in *")
+
+
+def test_what_is_not_followed_is_said(cli: Callable[..., Ran]) -> None:
+    header = {"a": ("F32", (2000,), bytes(8000)), "b": ("F32", (2,), bytes(8))}
+    Path("m.safetensors").write_bytes(safetensors_bytes(header).replace(b"2000", b"2001"))
+    Path("odd.msgpack").write_bytes(b"\x81\xa1a")
+    lines = cli("-v", "m.safetensors", "odd.msgpack").err.splitlines()
+    found = [line for line in lines if line.startswith("densor: ") and "kernel" not in line]
+    assert found == [
+        "densor: m.safetensors: safetensors, 2 tensors; "
+        "1 to be restored with the file only: 'a' (malformed)",
+        "densor: odd.msgpack: no format that is known here, coded as bytes",
+    ]
+    assert "m.safetensors: safetensors" not in cli("-f", "m.safetensors").err
 
 
 def test_combined_flags_and_order(cli: Callable[..., Ran]) -> None:

@@ -1,5 +1,6 @@
 """What needs a process of its own: pipes, signals, limits, terminals, exit codes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,8 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from densor.cli import dispatch
+from densor.cli.commands import info
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
 DATA = os.urandom(200_000)
@@ -61,6 +66,21 @@ def test_signals_leave_nothing(
         assert process.stderr.read() == line
         assert process.returncode == code
     assert not os.listdir(tmp_path)
+
+
+def test_a_signal_that_became_another_error(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    """As some code in C, which imports things, makes of it."""
+
+    def failing(args: object) -> int:
+        with contextlib.suppress(KeyboardInterrupt):
+            dispatch._end(signal.SIGTERM, None)
+        raise ImportError("numpy could not be imported")
+
+    monkeypatch.setattr(dispatch, "_ended_at", -100.0)
+    monkeypatch.setattr(dispatch, "_ended_by", None)
+    monkeypatch.setattr(info, "run", failing)
+    assert dispatch.dispatch(["info", "x"]) == 143
+    assert capsys.readouterr().err == "densor: ended by SIGTERM\n"
 
 
 @pytest.mark.parametrize("argv", [["data"], ["pack", "data.densor", "data"]])

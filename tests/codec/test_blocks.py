@@ -18,7 +18,7 @@ from densor.codec.blocks.block import MAX_FIELDS, Field, columns
 from densor.codec.blocks.order import MAX_SORTED, earlier
 from densor.codec.choose.candidates import encode_batch
 from densor.codec.choose.sizes import batch_bytes
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.kind import Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.formats.container.chunk_decoders import Models

@@ -17,7 +17,7 @@ from reference.deflate import CLASSIC, parse_model
 
 import densor
 from densor.codec import registry
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.deflate import encoder, filters, settings, stream
 from densor.codec.deflate.encoder import DeflateCoder, undo
 from densor.codec.deflate.params import HEAD_SIZE

@@ -8,6 +8,7 @@ from reference import few as reference
 from densor.codec.delta import few_decoder, few_params
 from densor.codec.delta.few_encoder import FewEncoder
 from densor.codec.delta.payload import FEW_CODED, HEAD
+from densor.errors import FormatError
 
 _DTYPES = {"F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 
@@ -67,3 +68,21 @@ def test_classes_of_blocks_without_changes_take_no_frequencies() -> None:
     found = old.copy()
     few_decoder.apply(few, np.frombuffer(encoder.code(part), np.uint8), found.view(np.uint8))
     assert found.tobytes() == new.tobytes()
+
+
+@pytest.mark.parametrize("at", [0, 3], ids=["codec", "method"])
+def test_parameters_of_another_method_are_refused(at: int) -> None:
+    """A message of changes names both, and nothing else looks at them there."""
+    old = np.zeros(256, np.uint16)
+    new = old.copy()
+    new[3] = 1
+    encoder = FewEncoder("BF16", 2)
+    part = encoder.survey(new.view(np.uint8), old.view(np.uint8))
+    assert part is not None
+    encoder.fit([part])
+    encoder.record(part)
+    packed = bytearray(few_params.pack(encoder.decide()))
+    few_params.parse(bytes(packed))
+    packed[at] += 1
+    with pytest.raises(FormatError, match="another method"):
+        few_params.parse(bytes(packed))

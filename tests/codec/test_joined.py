@@ -19,7 +19,7 @@ from densor.codec.blocks.block import Field
 from densor.codec.blocks.encoder import BlocksEncoder, Split
 from densor.codec.blocks.joined import MAX_SORTED, Joined
 from densor.codec.choose.candidates import encode_batch
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.kind import kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.formats.parsers.gguf import BLOCKS

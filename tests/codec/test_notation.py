@@ -10,7 +10,7 @@ from notations import varint, written
 
 import densor
 from densor.codec.batch import Batch
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.kind import Kind, kind_of_notation
 from densor.codec.levels import level_settings
 from densor.codec.notation import encoder as encoders

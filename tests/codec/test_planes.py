@@ -23,7 +23,7 @@ from reference.reading import Refused
 
 import densor
 from densor.codec import chunks
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.planes import chunk_encoder, classes, encoder, params
 from densor.codec.zstd import zstd_smallest
 

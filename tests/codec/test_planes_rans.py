@@ -23,7 +23,7 @@ import densor
 from densor.codec import registry
 from densor.codec.batch import Batch
 from densor.codec.choose.candidates import encode_batch
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings
 from densor.codec.planes.encoder import PlanesEncoder

@@ -20,7 +20,7 @@ from reference.scale_context import FORMS, Form, Matrix
 
 import densor
 from densor.codec.choose.sizes import chunk_bytes
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.history import History
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings

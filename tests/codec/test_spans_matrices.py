@@ -12,7 +12,7 @@ from densor.codec import registry
 from densor.codec.batch import Batch, CodedBatch
 from densor.codec.choose.matrices import look_ahead
 from densor.codec.choose.sizes import chunk_bytes
-from densor.codec.codec import CODECS
+from densor.codec.codecs import CODECS
 from densor.codec.history import History
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import level_settings

@@ -13,7 +13,7 @@ from span_tools import Taken, ordinary, take_apart
 
 import densor
 from densor.codec import registry
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.spans import table as t
 from densor.codec.spans.decode import SpanDecoder, error_of
 from densor.codec.spans.rans_table import RansParameters

@@ -17,7 +17,7 @@ from densor.codec import registry
 from densor.codec.batch import Batch
 from densor.codec.choose.candidates import encode_batch
 from densor.codec.choose.trials import coded_bytes
-from densor.codec.codec import CODECS, decoder_for
+from densor.codec.codecs import CODECS, decoder_for
 from densor.codec.kind import kind_of
 from densor.codec.levels import level_settings
 from densor.codec.sparse.encoder import SparseEncoder

@@ -13,8 +13,9 @@ from densor.codec.batch import Batch, Before
 from densor.codec.blocks.block import Field
 from densor.codec.choose.candidates import encode_batch
 from densor.codec.choose.sizes import batch_bytes, chunk_bytes
-from densor.codec.codec import CODECS, BaseDecoder, Codec
+from densor.codec.codecs import CODECS, Codec
 from densor.codec.history import MAX_KEPT, History
+from densor.codec.interfaces import BaseDecoder
 from densor.codec.kind import BYTES, Data, Kind, kind_of, kind_of_blocks
 from densor.codec.levels import level_settings
 from densor.formats.container import wire

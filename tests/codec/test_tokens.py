@@ -10,7 +10,7 @@ from helpers import random_state
 
 import densor
 from densor.codec.batch import Batch
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.kind import as_tokens, kind_of_array
 from densor.codec.levels import level_settings
 from densor.codec.tokens import encoder

@@ -17,7 +17,8 @@ from reference.reading import Refused
 import densor
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder
-from densor.codec.codec import CODECS, ChunkDecoder, Codec, inner_decoder, registered
+from densor.codec.codecs import CODECS, Codec, inner_decoder, registered
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.kind import Data
 from densor.codec.levels import Level
 from densor.formats.container import wire

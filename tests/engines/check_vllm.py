@@ -20,6 +20,8 @@ from typing import Any
 PLAIN = "plain folder "
 UPDATED = "weights that follow"
 SEVERAL = "several engines in a process"
+UNUSED = "tensors that the model does not use"
+RELOADED = "loading again"
 FP8 = {"quant_method": "fp8", "activation_scheme": "dynamic"}
 PROMPTS = [[1, 5, 9, 77, 3], list(range(40)), [7] * 9]
 
@@ -289,6 +291,54 @@ def same_fp8(work: Path) -> str:
     return f"{len(plain)} tensors, the same bits; method {method['quant_method']}"
 
 
+def unused(work: Path) -> str:
+    """What a model says it does not use is not read; of an encoder alone, its shards are not."""
+    from vllm.config.load import LoadConfig
+    from vllm.model_executor.model_loader import get_model_loader
+
+    def found(prefixes: Any = None, **rules: Any) -> set[str]:
+        loader = get_model_loader(LoadConfig())
+        loader._encoder_only_lm_prefixes = prefixes
+        source = loader.Source(str(work / "packed"), None, **rules)
+        return {name for name, _ in loader._get_weights_iterator(source)}
+
+    every = found()
+    assert found(is_unused_weight=lambda name: ".layers." in name) == {
+        name for name in every if ".layers." not in name
+    }
+    encoder = found(("model.layers.",))
+    assert "model.norm.weight" in encoder and encoder < every
+    assert not found(("model.", "lm_head."))
+    return f"{len(every)} tensors, {len(encoder)} of shards that hold others than layers"
+
+
+def reloaded(work: Path) -> str:
+    """Loading again from folders that are whole, and from such as are not.
+
+    What is missing is found while the engine still serves; damage within a tensor is not, and it
+    has to load again before it does.
+    """
+    from densor.errors import DensorError
+
+    engine, tokens = served(work / "packed")
+    engine.sleep(1)  # does nothing on a CPU
+    engine.wake_up()
+    said = []
+    for make, serves in ((shard_gone, True), (cut, True), (archive_gone, True), (flipped, False)):
+        try:
+            engine.collective_rpc("reload_weights", kwargs={"weights_path": str(make(work))})
+        except DensorError as error:
+            said.append(type(error).__name__)
+        else:
+            raise AssertionError(f"{make.__name__}: was loaded")
+        if serves:
+            assert served_again(engine) == tokens, "weights did not stay"
+    for name in ("packed", "plain", "archives"):
+        engine.collective_rpc("reload_weights", kwargs={"weights_path": str(work / name)})
+        assert served_again(engine) == tokens, f"reloaded weights differ: {name}"
+    return ", ".join(said)
+
+
 def torch_uint8() -> Any:
     """The type of bytes."""
     import torch
@@ -339,16 +389,21 @@ def updated(work: Path) -> str:
     return json.dumps(found[0])
 
 
+ALONE = {
+    "fp8 weights": same_fp8,
+    UNUSED: unused,
+    RELOADED: reloaded,
+    UPDATED: updated,
+}
+
+
 def serve_one(work: Path, name: str) -> None:
     """A case in this process; its result goes to a file."""
-    if name == "fp8 weights":
+    if name in ALONE:
         from vllm.plugins import load_general_plugins
 
         load_general_plugins()
-        print(f"RESULT {same_fp8(work)}")
-        return
-    if name == UPDATED:
-        print(f"RESULT {updated(work)}")
+        print(f"RESULT {ALONE[name](work)}")
         return
     if name == SEVERAL:
         found = [served(work / folder)[1] for folder in ("packed", "level6", "archives", "plain")]
@@ -371,11 +426,7 @@ def serve_one(work: Path, name: str) -> None:
         folder, options = name.removeprefix(PLAIN), {}
     else:
         folder, options = SAME[name][0], SAME[name][2]
-    engine, tokens = served(work / folder, **options)
-    if name == "packed":
-        engine.collective_rpc("reload_weights")
-        assert served_again(engine) == tokens, "reloaded weights differ"
-        print("RELOADED")
+    tokens = served(work / folder, **options)[1]
     print("RESULT " + json.dumps(tokens))
 
 
@@ -433,7 +484,7 @@ def main() -> int:
     found = ran(work, UPDATED)
     wrong += found != expected["tuned"]
     print(f"{UPDATED}: {'the same tokens' if found == expected['tuned'] else found}", flush=True)
-    for name in ("fp8 weights", *WRONG, *LACKING):
+    for name in ("fp8 weights", UNUSED, RELOADED, *WRONG, *LACKING):
         found = ran(work, name)
         wrong += found.startswith("FAILED")
         print(f"{name}: {found}", flush=True)

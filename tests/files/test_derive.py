@@ -11,15 +11,16 @@ import gguf
 import numpy as np
 import pytest
 from helpers import random_state, safetensors_bytes
-from quantised import CASES, uniform
+from quantised import CASES, model, records, uniform, write_told
 from reference import derived as reference
 
 import densor
 from densor.codec.kind import BYTES as PLAIN
 from densor.codec.kind import Segment
 from densor.codec.quantise import forms as quantised_forms
-from densor.codec.quantise.rows import converted
-from densor.errors import ArgumentError, DensorError, FormatError, LimitError
+from densor.codec.quantise.rows import converted, told_by
+from densor.errors import ArgumentError, ChecksumError, DensorError, FormatError, LimitError
+from densor.files import derive
 from densor.files.derive import Derivation, Member
 from densor.formats.container import derived
 from densor.formats.container.archive import Archive
@@ -365,13 +366,13 @@ def _recipes(packed: Path) -> list[dict[str, object]]:
     ("field", "value"),
     [
         (0, -1), (0, 1 << 62), (1, "Q4_K"), (1, 5), (2, 0), (2, 1 << 50), (3, 33), (4, 7),
-        (5, 1.5), (6, "F64"), (6, []), (7, 7), (7, True), (7, -2),
+        (5, 1.5), (8, 0), (6, "F64"), (6, []), (7, 7), (7, True), (7, -2),
     ],
 )  # fmt: skip
 def test_faulty_recipes_are_refused(packed: Path, field: int, value: object) -> None:
     recipes = _recipes(packed)
     tensor = next(t for r in recipes for t in r["tensors"] if t[1] == "Q8_0")  # type: ignore[attr-defined]
-    tensor[field] = value
+    tensor[field : field + 1] = [value]
     with pytest.raises(FormatError):
         derived.parse(json.dumps({"files": recipes}).encode())
 
@@ -424,3 +425,111 @@ def test_a_source_that_changes_before_it_is_packed(
     with pytest.raises(DensorError):
         densor.pack([source, tmp_path / "a-Q8_0.gguf"], tmp_path / "packed", derive=True)
     assert not (tmp_path / "packed").exists()
+
+
+@pytest.mark.parametrize("form", reference.RECORDS)
+def test_any_scales_may_be_told(form: str) -> None:
+    """What a search finds, what is near to a guess, and records that no quantiser gives."""
+    rng = random_state("told")
+    weights = np.concatenate([case().reshape(-1, 256)[:9] for case in CASES.values()])
+    weights = (weights.view("u4") & 0xFFFF0000).view("f4")
+    words = (weights.view("u4") >> 16).astype("<u2").reshape(-1).view(np.uint8)
+    made = converted(words, "BF16", form, 256)
+    told = told_by(made, words, "BF16", form, 256)
+    right = reference.quantise(weights.reshape(-1), form, told.tobytes())
+    assert converted(words, "BF16", form, 256, told=told).tobytes() == right
+    usual = made[: made.size // 3]
+    assert right[: usual.size] == usual.tobytes()
+    near = np.frombuffer(records(form, 27, 4), np.uint8)
+    for some in (near, rng.integers(0, 256, told.size, np.uint8), np.zeros_like(told)):
+        right = reference.quantise(weights.reshape(-1), form, some.tobytes())
+        assert converted(words, "BF16", form, 256, told=some).tobytes() == right
+        numbers = weights.reshape(-1).view(np.uint8)
+        assert converted(numbers, "F32", form, 256 * 27, told=some).tobytes() == right
+        again = told_by(np.frombuffer(right, np.uint8), numbers, "F32", form, 256)
+        assert converted(numbers, "F32", form, 256, told=again).tobytes() == right
+    words.view("<u2")[256 * 20 + 3] = 0x7F80
+    odd = bytearray(right)
+    odd[20 * len(right) // 27 : 21 * len(right) // 27] = bytes(len(right) // 27)
+    assert converted(words, "BF16", form, 256, told=some).tobytes() == odd
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model and blocks of it by scales that no search finds."""
+    folder = tmp_path_factory.mktemp("told")
+    (folder / "model.safetensors").write_bytes(model())
+    write_told(folder / "told.gguf")
+    return folder
+
+
+def test_scales_of_any_quantiser_are_told_once(told: Path, tmp_path: Path) -> None:
+    whole, small = tmp_path / "whole", tmp_path / "small"
+    densor.pack([told], whole, derive=True, verify=True)
+    densor.pack([told], small, derive="small", verify=True)
+    assert whole.stat().st_size < 0.8 * small.stat().st_size
+    for path in (whole, small):
+        out = tmp_path / f"out-{path.name}"
+        densor.extract(path, out)
+        assert _same(told, out)
+    recipe = _recipes(whole)[0]
+    first, second = recipe["tensors"][-2:]  # type: ignore[index]
+    assert first[0] != second[0]
+    assert first[1:] == second[1:]
+    with densor.open(whole) as file:
+        assert set(file.files()) == {"model.safetensors", "told.gguf"}
+        found = file.archive.entry("told.gguf")
+        assert file.archive.stored_size(found, 0, found.size) < 0.3 * found.size
+
+
+def test_small_keeps_no_scales(folder: Path, tmp_path: Path) -> None:
+    from densor.cli.main import main
+
+    assert main(["pack", "-q", "--derive-small", str(tmp_path / "a"), str(folder)]) == 0
+    archive = Archive(MemoryRandomSource((tmp_path / "a").read_bytes()))
+    assert archive.find(derived.NAME) is not None
+    assert archive.find(derived.SCALES) is None
+
+
+def test_what_is_told_wrongly_is_found_out(
+    told: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any record makes some block, so that hashes have to tell."""
+
+    class Wrong(derive.PlacedSource):
+        def take(self, count: int) -> np.ndarray:
+            data = super().take(count)
+            if isinstance(self.random, derive.Scales):
+                data = data.copy()
+                data[100] ^= 1  # not of the row that is 0
+            return data
+
+    monkeypatch.setattr(derive, "PlacedSource", Wrong)
+    densor.pack([told], tmp_path / "a", derive=True)
+    with pytest.raises(ChecksumError):
+        densor.extract(tmp_path / "a", tmp_path / "out")
+    assert not (tmp_path / "out" / "told.gguf").exists()
+
+
+def test_scales_that_are_not_there_are_refused(told: Path, tmp_path: Path) -> None:
+    densor.pack([told], tmp_path / "a", derive=True)
+    recipes = _recipes(tmp_path / "a")
+    parsed = derived.parse(json.dumps({"files": recipes}).encode())
+    end = max(tensor.end_of_told for tensor in parsed[0].tensors)
+
+    def read(name: str, begin: int, end: int) -> np.ndarray:
+        raise AssertionError("read")
+
+    for size in (None, end - 1, end):
+        sizes = {derived.SCALES: size, "model.safetensors": 1 << 40}
+        base = derived.DerivedBase(lambda: parsed, read, sizes.get)
+        wanted = BaseRef(*parsed[0][:3])
+        if size == end:
+            base.matching(wanted)
+            continue
+        with pytest.raises(FormatError):
+            base.matching(wanted)
+    for value in (-1, 1.5, True, None, "0", 1 << 63):
+        recipes[0]["tensors"][0][8] = value  # type: ignore[index]
+        with pytest.raises(FormatError):
+            derived.parse(json.dumps({"files": recipes}).encode())

@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.numpy as safetensors_numpy
 from helpers import random_state
 
 import densor
+from densor.errors import UnsupportedError
 from densor.files.diff import differences
 
 torch: Any = pytest.importorskip("torch")
 
+import densor.torch  # noqa: E402
 from densor.torch import save_packed_file  # noqa: E402
 
 
@@ -217,3 +220,37 @@ def test_onnx_models_that_lie_about_data_beside_them(tmp_path: Path) -> None:
         assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
     with densor.open(tmp_path / "x.densor") as file:
         assert file.keys() == [] and "w" in file.opaque()
+
+
+def test_safetensors_beside_an_onnx_model_tell_of_their_own_tensors(tmp_path: Path) -> None:
+    onnx_model(tmp_path / "x.onnx", {"w": bf16("w", 300, 200)}, "x.safetensors")
+    own = {"own": np.arange(60_000, dtype=np.float32)}
+    safetensors_numpy.save_file(own, tmp_path / "x.safetensors")
+    archive = tmp_path / "x.densor"
+    densor.pack([tmp_path / "x.onnx", tmp_path / "x.safetensors"], archive)
+    with densor.open(archive) as file:
+        assert (file.keys(), list(file.opaque())) == (["own"], ["w"])
+
+
+@pytest.mark.parametrize("name", ["x.h5", "x.txt"])
+def test_files_of_unknown_formats_are_no_dicts_of_nothing(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(b"\x89HDF" + bytes(5000))
+    densor.compress_file(tmp_path / name, tmp_path / "x.densor")
+    for load in (densor.load_file, densor.torch.load_file):
+        with pytest.raises(UnsupportedError, match=f"{name}: no tensors are known"):
+            load(tmp_path / "x.densor")
+    with densor.open(tmp_path / "x.densor") as file:
+        assert (file.keys(), file.opaque()) == ([], {})
+        assert file.read_file(name)[:4] == b"\x89HDF"
+    for nothing in ({}, {"n": np.empty((0, 3))}):
+        safetensors_numpy.save_file(nothing, tmp_path / "m.safetensors")
+        densor.compress_file(tmp_path / "m.safetensors", tmp_path / "m", overwrite=True)
+        assert densor.load_file(tmp_path / "m").keys() == nothing.keys()
+
+
+def test_a_file_without_tensors_is_one_also_beside_files_of_unknown_formats(tmp_path: Path) -> None:
+    safetensors_numpy.save_file({}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    densor.pack([tmp_path / "config.json", tmp_path / "model.safetensors"], tmp_path / "m.densor")
+    for load in (densor.load_file, densor.torch.load_file):
+        assert load(tmp_path / "m.densor") == {}

@@ -322,13 +322,54 @@ def is_running(number: int) -> bool:
         return False
 
 
+def start_slowly(tmp_path: Path) -> "subprocess.Popen[bytes]":
+    """The command, at work at what `slow_shards` has made."""
+    command = [sys.executable, "-m", "densor", "shards", "out", "model", "-8", "--jobs", "2", "-q"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(densor.__file__).parents[1])}
+
+    def heed() -> None:  # in the child: under nohup the tests themselves ignore SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    return subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=heed if hasattr(signal, "SIGHUP") else None,
+    )
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs POSIX")
+def test_a_terminal_that_is_closed(tmp_path: Path) -> None:
+    """All processes get the signal, and the parent alone decides."""
+    pairs = slow_shards(tmp_path / "model", 3)
+    running = start_slowly(tmp_path)
+    wait_for(lambda: temporary_files(pairs))
+    os.killpg(running.pid, signal.SIGHUP)
+    assert running.communicate()[1] == b"densor: ended by SIGHUP\n"
+    assert running.returncode == 128 + signal.SIGHUP
+    assert not temporary_files(pairs)
+
+
+def test_signals_wait_until_processes_are_started() -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with shards._undisturbed():
+            signal.raise_signal(signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert not came
+        assert set(came) == {signal.SIGTERM}
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
 def test_a_run_that_is_killed_can_be_run_again(tmp_path: Path) -> None:
     """Its processes end with it, and take their temporary files along."""
     pairs = slow_shards(tmp_path / "model", 3)
-    command = [sys.executable, "-m", "densor", "shards", "out", "model", "-8", "--jobs", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(densor.__file__).parents[1])}
-    running = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    running = start_slowly(tmp_path)
     wait_for(lambda: temporary_files(pairs))
     children = children_of(running.pid)
     assert len(children) >= 2

@@ -196,6 +196,16 @@ def test_files_that_take_nothing(taken: int) -> None:
             work(io.BytesIO(data), Full())  # type: ignore[operator]
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs POSIX")
+def test_a_base_that_is_no_regular_file(tmp_path: Path) -> None:
+    """Of which nothing could be read again, as if it were empty."""
+    (tmp_path / "x").write_bytes(b"x")
+    for base in ("/dev/zero", "/dev/null"):
+        with pytest.raises(densor.FileError, match="no regular file"):
+            densor.compress_file(tmp_path / "x", tmp_path / "y", base=base)
+    assert not (tmp_path / "y").exists()
+
+
 def test_an_archive_does_not_take_the_place_of_its_base(tmp_path: Path) -> None:
     base, file = tmp_path / "base", tmp_path / "file"
     base.write_bytes(bytes(range(256)) * 100)

@@ -17,7 +17,7 @@ from densor.codec import parts, registry
 from densor.codec.blocks import block
 from densor.codec.blocks import payload as fields_wire
 from densor.codec.byte_cm import params as text_model
-from densor.codec.codec import CODECS, decoder_for
+from densor.codec.codecs import CODECS, decoder_for
 from densor.codec.delta import decoder as change_decode
 from densor.codec.delta import params as change_model
 from densor.codec.delta import payload as change_wire

@@ -651,6 +651,7 @@ def test_onnx(tmp_path: Path) -> None:
         ]
     }
     assert {"big", "half", "scalar", "empty", "constant", "inner", "floats"} == set(numbers)
+    numbers["inner (2)"] = numbers["inner"]  # of the other branch, whose names are its own
     assert_tensors(packed(path), numbers)
     assert plan_of(path.read_bytes(), random=False).format is None
 
@@ -749,7 +750,6 @@ def test_messages_that_lie_keep_their_other_arrays() -> None:
         (sound[:-1], {"a"}),  # ends within
         (sound[:at] + b"float64" + sound[at + 7 :], {"a"}),  # elements of another size
         (sound[:at] + b"nothing" + sound[at + 7 :], {"a"}),
-        (b"\x83" + sound[1:], {"a", "b"}),  # says that there is one more
         (sound + b"more", {"a", "b"}),
         (b"\xdf\xff\xff\xff\xff" + sound[1:], set()),
         (b"\x81\xa1a" + b"\x81\xa1a" * 100 + sound, set()),  # too deep
@@ -760,6 +760,15 @@ def test_messages_that_lie_keep_their_other_arrays() -> None:
         plan = plan_of(data)
         assert {tensor.name for tensor in plan.tensors} == names
         assert plan.format == ("msgpack" if names else None)
+        whole = names != {"a"}
+        assert [one.dtype for one in plan.others] == ([] if whole else ["unknown"])
+
+
+def test_a_message_that_breaks_off_between_arrays() -> None:
+    array = np.arange(4096, dtype="f4")
+    plan = plan_of(b"\x83" + msgpack_bytes({"a": array, "b": array})[1:])  # says: one more
+    assert {tensor.name for tensor in plan.tensors} == {"a", "b"}
+    assert [one.name for one in plan.others] == ["what follows"]
 
 
 def test_equal_keys_of_a_message_are_told_apart() -> None:
@@ -775,7 +784,9 @@ def test_names_of_a_message_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     array = np.arange(1024, dtype="f4")
     data = msgpack_bytes({"long": {"a": array, "b": array}, "c": array})
     monkeypatch.setattr(msgpack_parser, "_MAX_NAMES", 12)
-    assert [tensor.name for tensor in plan_of(data).tensors] == ["long.a", "long.b"]
+    plan = plan_of(data)
+    assert [tensor.name for tensor in plan.tensors] == ["long.a", "long.b"]
+    assert [tensor.name for tensor in plan.others] == ["what follows"]
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
@@ -791,6 +802,38 @@ def test_arrays_in_pickles(protocol: int, tmp_path: Path) -> None:
         assert np.array_equal(file.get_tensor("w"), array)
         assert np.array_equal(file.get_tensor("t"), array)
         assert np.array_equal(file.get_tensor("one.ids"), np.arange(300))
+
+
+class Marked(np.ndarray[Any, Any]):
+    """An array that would be more than its numbers."""
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
+def test_all_arrays_of_a_pickle_are_told_of() -> None:
+    array = np.arange(3000, dtype="f4")
+    objects = np.array([{"in": array + 4}, 3], object)
+    state = {
+        "a": array,
+        "b": array,  # once more
+        "list": [array],
+        "masked": np.ma.masked_array(array + 1, array > 7),
+        "marked": (array + 2).view(Marked),
+        "matrix": np.asmatrix(array + 3),  # nothing but its numbers
+        "objects": objects,
+        "other": np.array(["x"], object),
+    }
+    data = pickle.dumps(state, 4)
+    plan = plan_of(data)
+    read = {"a", "b", "list.0", "matrix", "objects.0.in"}
+    assert {tensor.name for tensor in plan.tensors} == read
+    others = {one.name: one.dtype for one in plan.others}
+    assert others == {"masked": "F32 masked", "marked": "F32 Marked", "other": "object"}
+    assert "F32" in {segment.kind.dtype for segment in plan.segments}
+    cut = plan_of(data[:-1])  # where nothing has a name any more
+    assert not cut.tensors and {one.dtype.split()[-1] for one in cut.others} == {"unnamed"}
+    whole = io.BytesIO()
+    np.save(whole, np.array({"w": array}, object))
+    assert [tensor.name for tensor in plan_of(whole.getvalue()).tensors] == ["w"]
 
 
 def test_bf16_in_pickled_integers(tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from helpers import model_file, safetensors_bytes, weights
 from paths import ROOT
 
 import densor
+from densor.files.append import append
 from densor.files.shards import ShardOptions, compress_shard
 from densor.formats.container import wire
+from densor.formats.damage.repair import repair
 from densor.formats.io.urls import is_url, join, label, name_of, plain
 
 fsspec = pytest.importorskip("fsspec")
@@ -61,6 +63,22 @@ def test_urls(text: str) -> None:
 )
 def test_no_urls(thing: object) -> None:
     assert not is_url(thing)
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "\ud800", Path("a\0b")])
+def test_no_paths(path: Any, tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(densor.compress(b"x"))
+    for call in (
+        lambda: densor.compress_file(path, tmp_path / "y"),
+        lambda: densor.compress_file(tmp_path / "x", path),
+        lambda: densor.open(path),
+        lambda: densor.pack([path], tmp_path / "y"),
+        lambda: append(path, tmp_path / "x"),
+        lambda: repair(path),
+    ):
+        with pytest.raises(densor.ArgumentError, match="no path"):
+            call()
+    assert [one.name for one in tmp_path.iterdir()] == ["x"]
 
 
 def test_file_urls_are_paths(tmp_path: Path) -> None:
@@ -384,6 +402,8 @@ class Web:
         self.ranges = True
         self.surplus = b""  # sent behind each part that is asked for
         self.tag = "one"
+        self.said: int | None = None  # the size that HEAD tells, where that is another
+        self.status: int | None = None  # of all answers, where there are none
         web = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -397,8 +417,8 @@ class Web:
 
             def _answer(self, body: bool) -> None:
                 data = web.files.get(self.path.partition("?")[0])
-                if data is None:
-                    self.send_response(404)
+                if data is None or web.status is not None:
+                    self.send_response(web.status or 404)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
@@ -413,7 +433,8 @@ class Web:
                     self.send_response(200)
                 self.send_header("Accept-Ranges", "bytes" if web.ranges else "none")
                 self.send_header("ETag", web.tag)
-                self.send_header("Content-Length", str(len(piece)))
+                said = len(piece) if body or web.said is None else web.said
+                self.send_header("Content-Length", str(said))
                 self.end_headers()
                 if body:
                     web.sent += len(piece)
@@ -514,6 +535,23 @@ def test_parts_longer_than_asked_for_are_refused(web: Web, tmp_path: Path) -> No
     with pytest.raises(densor.FileError, match="does not serve parts"):
         densor.compress_file(f"{web.url}/x", tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("more", [-5000, -1, 1, 1 << 60])
+def test_a_size_that_is_no_size(more: int, web: Web, tmp_path: Path) -> None:
+    web.files["/x"] = data = np.random.default_rng(4).bytes(20_000)
+    densor.compress_file(f"{web.url}/x", tmp_path / "whole")
+    web.said = len(data) + more
+    with pytest.raises(densor.FileError, match=r"longer than the server said|has 20000 bytes"):
+        densor.compress_file(f"{web.url}/x", tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == ["whole"]
+
+
+@pytest.mark.parametrize("status", [401, 403, 500])
+def test_a_server_that_refuses(status: int, web: Web, tmp_path: Path) -> None:
+    web.files["/x"], web.status = b"x", status
+    with pytest.raises(densor.FileError, match=f"/x: {status}"):
+        densor.compress_file(f"{web.url}/x", tmp_path / "x")
 
 
 def test_a_shard_of_unknown_time_is_packed_anew(web: Web, tmp_path: Path) -> None:

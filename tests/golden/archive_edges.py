@@ -1234,6 +1234,20 @@ def some_weights(columns: int, state: np.random.Generator) -> Iterator[np.ndarra
         yield x
 
 
+def refusals(rng: Random) -> Made:
+    """Paths that no file can have, and weights that are not there for a file made of them."""
+    for name in ("a%00b", "a/..", "%2E%2E/a", "a//b", "a/%2e/b", "%2Fa", "a%FF", "a%2"):
+        for escaped in (True, False, 1):
+            meta = {"name": name, "kind": "file", "escaped": escaped}
+            yield ArchiveCase(f"escaped-{name}-{escaped}", archive(entry(meta, b"data")))
+    weights, made = bytes(128), bytes(100)
+    digest = [1, xxhash.xxh3_128_hexdigest(made)]
+    for source, begin, rows in (("w", 0, 2), ("x", 0, 2), ("w", 66, 2), ("w", 64, 2), ("b", 0, 2)):
+        found = {"size": 100, "digest": digest, "tensors": [[0, "F16", rows, 16, source, begin]]}
+        found["tensors"][0] += ["BF16", 0]
+        yield _derived(f"gone-{source}-{begin}", [found], made, weights=weights)
+
+
 Group = tuple[Callable[[Random], Made], int]
 GROUPS: dict[str, Group] = {  # and how many of a sort are kept
     "heads": (heads, 4),
@@ -1251,6 +1265,7 @@ GROUPS: dict[str, Group] = {  # and how many of a sort are kept
     "derived_files": (derived_files, 2),
     "frame_heads": (frame_heads, 4),
     "limits": (limits, 0),
+    "refusals": (refusals, 3),
 }
 
 # Of these, cases are kept whatever they reach: names, bytes of the longest, how many at most.
@@ -1266,4 +1281,5 @@ ALWAYS: dict[str, tuple[str, int, int]] = {
     "frame_heads": ("^[1-7]-[0-9]+(-[0-9]+)?$", 100, 500),
     "derived_files": ("^groups", 2300, 100),
     "limits": ("", 12000, 20),
+    "refusals": ("", 2000, 40),
 }

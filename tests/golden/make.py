@@ -65,7 +65,7 @@ from densor.codec import registry  # noqa: E402
 from densor.codec.batch import Batch, Coding  # noqa: E402
 from densor.codec.choose import candidates, forms, signals, sizes  # noqa: E402
 from densor.codec.choose import texts as choose_texts  # noqa: E402
-from densor.codec.codec import CODECS  # noqa: E402
+from densor.codec.codecs import CODECS  # noqa: E402
 from densor.codec.deflate.encoder import DeflateCoder  # noqa: E402
 from densor.codec.deflate.stream import PNG, RAW, ZLIB, Stream  # noqa: E402
 from densor.codec.image.encoder import MixingCoder  # noqa: E402
@@ -667,8 +667,18 @@ def derived_files() -> Iterator[tuple[str, bytes]]:
         model.write_bytes(quantised_files.model())
         quantised_files.write_gguf(quantised)
         out = Path(folder) / "out.densor"
-        densor.pack([model, quantised], out, derive=True, threads=1)
+        densor.pack([model, quantised], out, derive="small", threads=1)
         yield "derived", out.read_bytes()
+
+
+def told_files() -> Iterator[tuple[str, bytes]]:
+    with tempfile.TemporaryDirectory() as folder:
+        model, quantised = Path(folder) / "model.safetensors", Path(folder) / "quantised.gguf"
+        model.write_bytes(quantised_files.model())
+        quantised_files.write_told(quantised)
+        out = Path(folder) / "out.densor"
+        densor.pack([model, quantised], out, derive=True, threads=1)
+        yield "derived_told", out.read_bytes()
 
 
 def steps() -> Iterator[tuple[str, bytes]]:
@@ -759,6 +769,7 @@ GROUPS = (
     Group("0.12, images with windows", (windows,)),
     Group("0.13, pages of differences", (newest_pages,)),
     Group("0.16, ranks of tokens under more contexts", (tokens_of_more_contexts,)),
+    Group("0.19, scales that are told", (told_files,)),
 )
 
 

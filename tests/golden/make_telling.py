@@ -36,6 +36,8 @@ import telling_images  # noqa: E402
 import telling_joined  # noqa: E402
 import telling_pages  # noqa: E402
 import telling_ranks  # noqa: E402
+import telling_refusals  # noqa: E402
+import telling_refused  # noqa: E402
 import telling_sound  # noqa: E402
 import telling_tokens  # noqa: E402
 from codec_cases import CodecCase, read_cases, write_cases  # noqa: E402
@@ -232,6 +234,8 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "audio": telling_chunks.sounds,
     "audio-bounds": telling_sound.sound_bounds,
     "audio-fields": telling_sound.sound_fields,
+    "audio-lanes": telling_sound.lane_bounds,
+    "audio-refusals": telling_sound.sound_refusals,
     "audio_cascade": telling_sound.sounds_by_cascade,
     "audio_cascade-led": telling_sound.led_cascades,
     "circuit": telling_chunks.circuits,
@@ -244,6 +248,8 @@ GROUPS: dict[str, Callable[[Random], Made]] = {
     "tokens_mixed-turns": telling_tokens.mixed_turns,
     "columns": telling_columns.columns,
     "columns-bounds": telling_bounds.table_bounds,
+    "columns-refusals": telling_refusals.tables,
+    "refusals": telling_refused.refusals,
     "few": telling_few.changes,
     "flac": telling_files.flac_chunks,
     "flac-fields": lambda rng: chain(

@@ -495,11 +495,11 @@ def of_latents(rng: Random) -> Made:
         record += number(above)
         for kind_of_code, code in enumerate(codes(rng, 900)):
             name = f"latents-{number_}-{kind_of_code}"
-            yield from _under(name, rows, under, record, code)
+            yield from under(name, rows, under, record, code)
     one, two = cells([b"a"]), cells([b"a", b"b"])
     for code in (bytes(60), b"\xff" * 60):  # until their chances are at the bounds
         record = number(1) + number(1) + two + number(1)
-        yield from _under(f"latents-long-{code[0]}", 5000, 1, record, code)
+        yield from under(f"latents-long-{code[0]}", 5000, 1, record, code)
     for name, classes, above in (
         ("none", [], 1),
         ("nothing above", [(1, one)], 0),
@@ -511,10 +511,10 @@ def of_latents(rng: Random) -> Made:
     ):
         record = number(len(classes)) + b"".join(number(n) + found for n, found in classes)
         record += number(above)
-        yield from _under(f"latents-{name}", 30, 2, record, bytes(60))
+        yield from under(f"latents-{name}", 30, 2, record, bytes(60))
 
 
-def _under(name: str, rows: int, under: int, record: bytes, code: bytes) -> Made:
+def under(name: str, rows: int, under: int, record: bytes, code: bytes) -> Made:
     def case_of(code: bytes) -> CodecCase:
         whole = record + code
         fill = b"\0" + FILL

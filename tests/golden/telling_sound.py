@@ -246,6 +246,98 @@ def sound_fields(rng: Random) -> Made:
         yield replace(flac, name=f"{flac.name}-cut-{length}", payload=flac.payload[:length])
 
 
+class _Loud(_Same):
+    """Errors by chance among those of 0, with their bits."""
+
+    def low(self, i: int, count: int) -> int:
+        """Any."""
+        return Drawn.low(self, i, count)
+
+
+def lane_bounds(rng: Random) -> Made:
+    """Distributions with roundings of their own, wide samples, heads and weights at bounds."""
+    for d in (2, 81, 97, 127):
+        flat = _contexts(d)
+        loud = _Loud(rng, 0.4)
+        yield from _lanes(f"shape-{d}", 16, 1, 640, [(0, [], [])] * 2, rng, 0, 0, loud, flat)
+    for depth, level, flags in (
+        *((32, 239, 0), (32, 200, 0), (31, 160, 0), (26, 120, 4), (25, 100, 0), (24, 191, 0)),
+        *((24, 92, 0), (17, 60, 0), (16, 127, 0), (12, 239, 0), (8, 8, 0), (1, 0, 0)),
+    ):
+        for often in (0.5, 0.1):
+            name, loud = f"level-{depth}-{level}-{often}", _Loud(rng, often)
+            weights = [(1, [1], [])]
+            yield from _lanes(name, depth, 1, 400, weights, rng, 0, flags, loud, level=level)
+    for count in (1, 2):  # of a weight that is as large as may be, behind twenty zeros
+        weights = [(15, [0] * 5 + [2**20 - count], [])]
+        yield from _lanes(f"twenty-zeros-{count}", 24, 1, 160, weights, rng)
+    good = next(_lanes("heads", 16, 2, 160, [(6, [1, 2], [3])] * 2, rng))
+    yield good
+    for place, value in ((0, 7), (0, 20), (0, 21), (1, 1), (1, 2), (2, 33), (3, 33), (8, 240)):
+        payload = good.payload[:place] + bytes([value]) + good.payload[place + 1 :]
+        yield replace(good, name=f"{good.name}-{place}-{value}", payload=payload)
+    yield replace(good, name=f"{good.name}-setting", model=good.model[:7] + b"\1" + good.model[8:])
+    floats = next(_lanes("heads-floats", 26, 1, 160, [(0, [], [])], rng, 5, flags=4))
+    for depth in (32, 33):
+        model = floats.model[:5] + bytes([depth]) + floats.model[6:]
+        yield replace(floats, name=f"{floats.name}-{depth}", model=model)
+    for first, last in ((0, 255), (9, 9), (255, 255), (255, 0)):
+        some = _contexts(129, first, last)
+        name = f"some-{first}-{last}"
+        yield from _lanes(name, 16, 1, 160, [(0, [], [])], rng, contexts=some)
+    for shape, scale, zeros in ((3, 0, 0), (0, 44, 0), (0, -1, 0), (0, 0, 21)):
+        bits = rans.BitWriter()
+        put_golomb(bits, (1 << zeros) - 1 if zeros else shape, 0)
+        put_golomb(bits, folded(scale), 1)
+        some = b"\0\0" + bits.finish()
+        yield replace(good, name=f"{good.name}-of-{shape}-{scale}", model=good.model[:12] + some)
+
+
+def sound_refusals(rng: Random) -> Made:
+    """One for each refusal that is left."""
+    good = next(_lanes("refused", 16, 2, 160, [(6, [1, 2], [3])] * 2, rng))
+    states = 8 + 2 + 2 * 32 + int.from_bytes(good.payload[4:8], "little")
+    wrong = good.payload[:states] + b"\xff\xff\0\0" + good.payload[states + 4 :]
+    yield replace(good, name=f"{good.name}-state", payload=wrong)
+    yield from _lanes("refused-weight", 24, 1, 160, [(15, [0] * 5 + [2**20], [])], rng)
+    plain = next(_lanes("refused-plain", 8, 1, 320, [(0, [], [])], rng))
+    for name, flags, size, places, bitmap in (
+        ("nothing", 8, 1, 0, b"\0"),
+        ("floats", 12, 4, 0, b"\1"),
+        ("wide", 8, 3, 0, b"\1"),
+        ("places", 8, 2, 1, b"\1"),
+    ):
+        packed = zstandard.compress(bitmap)
+        values = struct.pack("<iHI", 0, 1, len(packed)) + packed
+        model = struct.pack("<8BI", 12, 0, 1, size, flags, 8, places, 0, 0) + values
+        model += plain.model[12:]
+        yield replace(plain, name=f"{plain.name}-{name}", model=model, size=320 * size)
+    for channels in (0, 33):
+        model = plain.model[:2] + bytes([channels]) + plain.model[3:]
+        yield replace(plain, name=f"{plain.name}-channels-{channels}", model=model)
+    led = next(by_cascade("refused-led", [0, 3, 5, -2] * 60, 16, 1, 0, 0))
+    yield replace(led, name=f"{led.name}-first", payload=b"\1" + led.payload[1:])
+    yield replace(led, name=f"{led.name}-none", payload=b"")
+    yield replace(led, name=f"{led.name}-behind", payload=led.payload + b"\0")
+    wide = led.model[:3] + b"\4\0\x19" + led.model[6:]
+    yield replace(led, name=f"{led.name}-deep", model=wide, size=2 * led.size)
+    frame = Frame(60, VERBATIM)
+    flac = case_of("refused", [frame, frame], [[0] * 120] * 2, 16)
+    for place, value in ((2, 20), (6, 3), (2, 9)):
+        model = flac.model[:place] + bytes([value]) + flac.model[place + 1 :]
+        yield replace(flac, name=f"{flac.name}-{place}-{value}", model=model)
+
+
+def _contexts(d: int, first: int = 0, last: int = 255) -> bytes:
+    """A distribution for some contexts."""
+    usual = audio.contexts_of(audio.Cursor(b"\1\0"))
+    bits = rans.BitWriter()
+    for i in range(first, last + 1):
+        put_golomb(bits, d % 3, 0)
+        put_golomb(bits, folded(d // 3 - usual[i] // 3), 1)
+    return bytes([first, last]) + bits.finish()
+
+
 def _lanes(
     name: str,
     depth: int,
@@ -255,11 +347,13 @@ def _lanes(
     rng: Random,
     start: int = 0,
     flags: int = 0,
-    often: float = 0.0,
+    often: float | _Same = 0.0,
+    contexts: bytes = b"\1\0",
+    level: int = 0,
 ) -> Made:
     """Shift and weights of each block and channel; what is refused is what would be coded so."""
     size = 4 if flags & 4 else -(-depth // 8)
-    model = struct.pack("<8BI", 12, 0, channels, size, flags, depth, 0, 0, 0) + b"\1\0"
+    model = struct.pack("<8BI", 12, 0, channels, size, flags, depth, 0, 0, 0) + contexts
     packed = rans.BitWriter()
     for shift, *lists in weights:
         packed.put(shift, 4)
@@ -272,9 +366,10 @@ def _lanes(
         if channels == 1:
             packed.put(0, 6)
     said = packed.finish()
-    head = struct.pack("<BBBBI", 8, 0, 32, 32 * (channels > 1), len(said)) + bytes(channels)
+    head = struct.pack("<BBBBI", 8, 0, 32, 32 * (channels > 1), len(said))
+    head += bytes([level] * channels)
     head += start.to_bytes(-(-depth // 8), "little", signed=True) * 16 * channels + said
-    drawn = _Same(rng, often)
+    drawn = _Same(rng, often) if isinstance(often, float) else often
     total = count * channels * size
     # Whatever the weights are, the same states follow: errors do not depend on samples
     decoder = codecs.parse_model(model)

@@ -18,7 +18,7 @@ from paths import GOLDEN
 import densor
 from densor.cli import gpu_check
 from densor.cli.main import main
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.planes.params import parse
 from densor.codec.scale_context import encoder as scales_coder
 from densor.codec.scale_context.params import Alphabet

@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch_tools import assert_same
 
 from densor.errors import ArgumentError, ChecksumError, DensorError, FileError
+from densor.files.model_folder import pack_model
 from densor.files.pipeline_folder import all_weight_files, pack_pipeline, unpack_pipeline
+from densor.torch.blob import may_be_blob
 
 diffusers = pytest.importorskip("diffusers")
 transformers = pytest.importorskip("transformers")
@@ -148,3 +151,49 @@ def test_faults_name_the_file(
     kind = ChecksumError if fault == "flipped" else DensorError
     with pytest.raises(kind, match=path.name):
         loaded(tmp_path / "bad")
+
+
+def test_an_old_checkpoint_whose_tensors_are_named_anew(tmp_path: Path) -> None:
+    from densor.integrations.diffusers import from_pretrained
+
+    kind = diffusers.AutoencoderKL
+    model = kind(block_out_channels=(64,), norm_num_groups=8).bfloat16()
+    model.save_pretrained(tmp_path / "plain")
+    path = next((tmp_path / "plain").glob("*.safetensors"))
+    tensors = load_file(path)
+    new = ("to_q.", "to_k.", "to_v.", "to_out.0.")
+    for part, old in zip(new, ("query.", "key.", "value.", "proj_attn."), strict=True):
+        tensors = {name.replace(part, old): tensor for name, tensor in tensors.items()}
+    save_file(tensors, path, {"format": "pt"})
+    pack_model(tmp_path / "plain", tmp_path / "packed")
+    packed = load_file(tmp_path / "packed" / path.name)
+    assert any("query" in name and may_be_blob(tensor) for name, tensor in packed.items())
+    options = {"pipeline_class": kind, "torch_dtype": torch.bfloat16}
+    assert_same_weights(from_pretrained(tmp_path / "packed", **options), model)
+
+
+def test_a_file_that_changes_while_it_is_loaded(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from densor.integrations import diffusers as door
+
+    shutil.copytree(folders[1] / "unet", tmp_path / "unet")
+    path = min((tmp_path / "unet").glob("*.safetensors"))
+    opened = door.PackedQuantizer.maybe_update_loaded_keys
+
+    def exchange(quantizer: Any, *args: Any) -> Any:
+        """Puts another file, in which blobs have one byte more, where the one stood."""
+        found = opened(quantizer, *args)
+        tensors = load_file(path)
+        longer = {name: torch.cat((t, t[:1])) for name, t in tensors.items() if may_be_blob(t)}
+        save_file(tensors | longer, tmp_path / "new", {"format": "pt"})
+        (tmp_path / "new").replace(path)
+        return found
+
+    monkeypatch.setattr(door.PackedQuantizer, "maybe_update_loaded_keys", exchange)
+    with pytest.raises(FileError, match=f"{path.name}: tensor .*: changed since it was opened"):
+        door.from_pretrained(
+            tmp_path / "unet",
+            pipeline_class=diffusers.UNet2DConditionModel,
+            ignore_mismatched_sizes=True,
+        )

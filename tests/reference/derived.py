@@ -10,17 +10,19 @@ from numpy.typing import NDArray
 from reference.entries import is_hexadecimal, parse_json
 from reference.reading import Refused, fail
 
-NAME = "densor.derived"
+NAME, SCALES = "densor.derived", "densor.derived.scales"
 WIDTHS = {"F32": 4, "F16": 2, "BF16": 2}
 BLOCKS = {
     "Q8_0": (32, 34), "Q4_0": (32, 18), "Q4_1": (32, 20), "Q5_0": (32, 22), "Q5_1": (32, 24),
     "Q2_K": (256, 84), "Q3_K": (256, 110), "Q4_K": (256, 144), "Q5_K": (256, 176),
     "Q6_K": (256, 210),
 }  # fmt: skip
+RECORDS = {"Q2_K": (2, 32), "Q3_K": (1, 16), "Q4_K": (2, 16), "Q5_K": (2, 16), "Q6_K": (1, 16)}
 MOST_GROUP = 1 << 28
 Tensor = list[Any]
 Floats = NDArray[np.float32]
 f = np.float32
+TOPS = {"Q2_K": 3, "Q4_K": 15, "Q5_K": 31}
 
 
 # The entry
@@ -55,10 +57,10 @@ def _whole(value: object) -> bool:
 
 
 def _verify(tensor: Tensor) -> None:
-    if not isinstance(tensor, list) or len(tensor) != 8:
-        fail("a tensor of other than eight values")
-    offset, form, rows, columns, entry, begin, dtype, heads = tensor
-    if not all(map(_whole, (offset, rows, columns, begin, heads))):
+    if not isinstance(tensor, list) or len(tensor) not in (8, 9):
+        fail("a tensor of other than eight or nine values")
+    offset, form, rows, columns, entry, begin, dtype, heads = tensor[:8]
+    if not all(map(_whole, (offset, rows, columns, begin, heads, *tensor[8:]))):
         fail("a number that is none")
     if not isinstance(entry, str) or not isinstance(form, str) or not isinstance(dtype, str):
         fail("a name that is none")
@@ -68,6 +70,8 @@ def _verify(tensor: Tensor) -> None:
         fail("an impossible shape")
     if form in BLOCKS and columns % BLOCKS[form][0]:
         fail("rows of part of a block")
+    if len(tensor) > 8 and form not in RECORDS:
+        fail("scales of a form that has none")
     if heads and (rows % heads or rows // heads % 2):
         fail("heads that do not divide the rows")
     if (rows // heads if heads else 1) * columns * WIDTHS[dtype] > MOST_GROUP:
@@ -100,19 +104,32 @@ def part(recipe: dict[str, Any], entries: dict[str, bytes], begin: int, end: int
         needed = tensor[5] + tensor[2] * tensor[3] * WIDTHS[tensor[6]]
         if source is None or needed > len(source):
             fail("made from what is not there")
+        scales = entries.get(SCALES, b"")
+        if tensor[8:] and tensor[8] + tensor[2] * record_size(tensor) > len(scales):
+            fail("told of by what is not there")
         size = row_size(tensor)
         for number in range(tensor[2]):
             at = tensor[0] + number * size
             if at < end and at + size > begin:
-                row = made_row(tensor, source, number)
+                row = made_row(tensor, source, number, scales)
                 low, high = max(at, begin), min(at + size, end)
                 out[low - begin : high - begin] = row[low - at : high - at]
     return bytes(out)
 
 
-def made_row(tensor: Tensor, source: bytes, number: int) -> bytes:
+def record_size(tensor: Tensor) -> int:
+    """Bytes that are told of a row."""
+    numbers, codes = RECORDS[tensor[1]]
+    return int(tensor[3] // 256 * (2 * numbers + codes))
+
+
+def made_row(tensor: Tensor, source: bytes, number: int, scales: bytes = b"") -> bytes:
     """One row of a tensor."""
-    _, form, rows, columns, _, begin, dtype, heads = tensor
+    _, form, rows, columns, _, begin, dtype, heads = tensor[:8]
+    told = None
+    if tensor[8:]:
+        size = record_size(tensor)
+        told = scales[tensor[8] + number * size : tensor[8] + (number + 1) * size]
     if heads:
         group = rows // heads
         first, within = number // group * group, number % group
@@ -127,12 +144,18 @@ def made_row(tensor: Tensor, source: bytes, number: int) -> bytes:
         weights = (np.frombuffer(words, "<u2").astype(np.uint32) << 16).view(f)
     if not np.isfinite(weights).all():
         return bytes(row_size(tensor))
-    return quantise(weights, form)
+    return quantise(weights, form, told)
 
 
-def quantise(weights: Floats, form: str) -> bytes:
-    """A row in another type."""
+def quantise(weights: Floats, form: str, told: bytes | None = None) -> bytes:
+    """A row in another type; `told`: its records, if scales are told."""
     with np.errstate(all="ignore"):
+        if told is not None:
+            size = len(told) * 256 // weights.size
+            blocks = [weights[at : at + 256] for at in range(0, weights.size, 256)]
+            records = [told[at : at + size] for at in range(0, len(told), size)]
+            each = zip(blocks, records, strict=True)
+            return b"".join(_told(block, form, record) for block, record in each)
         if form == "F32":
             return weights.astype("<f4").tobytes()
         if form == "F16":
@@ -207,6 +230,54 @@ def total(terms: Iterator[Any]) -> Any:
     for term in terms:
         found = f(found + term)
     return found
+
+
+# Scales that are told
+
+
+def _told(x: Floats, form: str, record: bytes) -> bytes:
+    """A block by its record."""
+    count, _ = RECORDS[form]
+    numbers, bytes_ = struct.unpack_from(f"<{count}H", record), record[2 * count :]
+    groups = x.reshape(8 if form in ("Q4_K", "Q5_K") else 16, -1)
+    least, greatest = groups.min(1), groups.max(1)
+    if count == 1:
+        middle, reach = (4, 32) if form == "Q3_K" else (32, 128)
+        v = [m if m2 < -m else m2 for m, m2 in zip(least, greatest, strict=True)]
+        guesses = [[-each / f(middle) for each in v]]
+        high, low = max(guesses[0]), min(guesses[0])
+        tops = [-(low if high < -low else high) / f(reach)]
+        span = (-reach, reach - 1)
+    else:
+        least = np.minimum(least, f(0))
+        guesses = [list((greatest - least) / f(TOPS[form])), list(f(0) - least)]
+        span = (0, 15 if form == "Q2_K" else 63)
+        tops = [max(each) / f(span[1]) for each in guesses]
+    codes: list[list[int]] = []
+    stored, steps = [], []
+    for guess, top, number in zip(guesses, tops, numbers, strict=True):
+        off = number >> 1 ^ -(number & 1)
+        stored.append(struct.pack("<H", int.from_bytes(half(top)[0], "little") + off & 0xFFFF))
+        d = f(np.frombuffer(stored[-1], "<f2")[0])
+        d = d if np.isfinite(d) else f(0)
+        codes.append([])
+        for g in guess:
+            byte = bytes_[len(codes) * len(guess) - len(guess) + len(codes[-1])]
+            guessed = min(max(int(near(g * (f(1) / d))), span[0]), span[1])
+            codes[-1].append((guessed + byte - span[0]) % (span[1] - span[0] + 1) + span[0])
+        steps.append([d * f(code) for code in codes[-1]])
+    quanta: list[int] = []
+    for number, group in enumerate(groups):
+        z = steps[0][number]
+        if z == 0:
+            quanta += [0] * len(group)
+        elif count == 2:
+            quanta += [clip((each + steps[1][number]) / z, 0, TOPS[form]) for each in group]
+        else:
+            quanta += [clip(each / z, -middle, middle - 1) + middle for each in group]
+    if count == 2:
+        return _with_minima(form, codes, stored, quanta)
+    return _without_minima(form == "Q3_K", codes[0], stored[0], quanta)
 
 
 def _with_minimum(x: Floats, form: str) -> tuple[Any, Any, list[int]]:
@@ -313,7 +384,7 @@ def _long(x: Floats, form: str) -> bytes:
         bits, d = half(greatest / f(most) if greatest > 0 else f(0))
         stored.append(bits)
         products.append([d * f(code) for code in codes[-1]])
-    top = {"Q2_K": 3, "Q4_K": 15, "Q5_K": 31}[form]
+    top = TOPS[form]
     quanta: list[int] = []
     for group, z, minimum, each in zip(groups, *products, found, strict=True):
         if z == 0:
@@ -322,6 +393,12 @@ def _long(x: Floats, form: str) -> bytes:
             quanta += [0] * n
         else:
             quanta += [clip((weight + minimum) / z, 0, top) for weight in group]
+    return _with_minima(form, codes, stored, quanta)
+
+
+def _with_minima(
+    form: str, codes: list[list[int]], stored: list[bytes], quanta: list[int]
+) -> bytes:
     if form == "Q2_K":
         scales = bytes(a | b << 4 for a, b in zip(*codes, strict=True))
         return scales + _pairs(quanta) + stored[0] + stored[1]
@@ -366,6 +443,10 @@ def _centred(groups: Floats, form: str) -> bytes:
             quanta += each[1]
         else:
             quanta += [clip(x / z, -middle, middle - 1) + middle for x in group]
+    return _without_minima(three, codes, bits, quanta)
+
+
+def _without_minima(three: bool, codes: list[int], bits: bytes, quanta: list[int]) -> bytes:
     if three:
         packed = bytearray(12)
         for j, code in enumerate(codes):

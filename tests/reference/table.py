@@ -248,7 +248,9 @@ class Chunk:
         sizes = [len(cells) for cells, _ in classes]
         if not above or not 0 < len(sizes) < 256 or not min(sizes):
             fail("classes")
-        if above * sum(sizes) > 2**21 or self.left < 0:
+        if self.left < 0:
+            fail("cells")
+        if above * sum(sizes) > 2**21:
             raise Refused("limit", "classes")
         stream = Arithmetic(at.all())
         of_rows = take_symbols(stream, above, self.rows)

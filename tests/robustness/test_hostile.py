@@ -38,7 +38,7 @@ from helpers import (
 import densor
 from densor import verify_file
 from densor.codec.blocks.payload import FIELD, HEAD
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.parts import MODEL_LENGTH
 from densor.errors import printable
 from densor.formats.container import strictjson

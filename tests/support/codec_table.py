@@ -28,7 +28,7 @@ from densor.codec.blocks.encoder import BlocksEncoder
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.circuit.encoder import CircuitCoder
 from densor.codec.circuit.model import Size, pack, tables_of
-from densor.codec.codec import BaseDecoder, Decoder, decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.deflate.encoder import DeflateCoder
 from densor.codec.deflate.stream import ZLIB, Stream
 from densor.codec.delta.encoder import DeltaEncoder
@@ -40,6 +40,7 @@ from densor.codec.float_cm.encoder import FloatCmEncoder
 from densor.codec.history import History
 from densor.codec.image.encoder import GradientCoder
 from densor.codec.image.layout import Layout
+from densor.codec.interfaces import BaseDecoder, Decoder
 from densor.codec.kind import Kind, kind_of, kind_of_blocks, kind_of_notation, parts_of
 from densor.codec.language_model.encoder import LanguageModelEncoder
 from densor.codec.language_model.session import Session

@@ -30,6 +30,38 @@ EQUIVALENT = (
         "what ends within a word is refused at its end, too",
     ),
     Equivalent(
+        "audio",
+        "if flags > 15 or not 1 <= channels <= 32 or not 1 <= size <= 4:",
+        ("1 -> 0 (2)",),
+        "a sample of no bytes has no bits, and is refused next",
+    ),
+    Equivalent(
+        "audio",
+        "if u >= 2**21:",
+        ("21 -> 22",),
+        "a weight of 2^20 alone is too large for the sum of all",
+    ),
+    *(
+        Equivalent("audio", line, changes, "each of the 132 distributions is the same with it")
+        for line, changes in (
+            ("with decimal.localcontext(prec=60):", ("60 -> 61", "60 -> 59")),
+            (
+                "int(((-(Decimal(2) ** (i - 16))).exp() * 2**30).to_integral_value()) "
+                "for i in range(21)",
+                ("21 -> 22",),
+            ),
+            ("if z >= 1 << 21:", ("21 -> 20",)),
+            ("return 0", ("0 -> 1", "0 -> -1")),
+            ("for i in range(21):", ("21 -> 22",)),
+            ("r = min((size << 36) // m, 1 << 22)", ("1 -> 2", "22 -> 23", "22 -> 21")),
+            ("e = exp_minus(r * 90852 >> 16)", ("90852 -> 90853",)),
+            (
+                "share = (e << 30) // ((2**30 + e) ** 2 >> 30)",
+                ("30 -> 31 (1)", "30 -> 31 (3)", "30 -> 29 (1)", "30 -> 29 (3)"),
+            ),
+        )
+    ),
+    Equivalent(
         "container",
         "if not max(0, len(self.models) - MAX_LIVE_MODELS) <= number < len(self.models):",
         ("0 -> -1",),

@@ -1,7 +1,7 @@
 """Weights for tests of quantisers; what these tests compare with was computed from the same."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import gguf
@@ -104,14 +104,49 @@ def write_gguf(path: Path) -> None:
     w, q = _matrices().values()
     permuted = q.reshape(HEADS, 2, 4 // HEADS // 2, COLUMNS).swapaxes(1, 2).reshape(q.shape)
     wanted = [(w, form) for form in derived.BLOCKS] + [(permuted, "Q6_K"), (permuted, "Q4_0")]
-    writer = gguf.GGUFWriter(path, "llama")
+    tensors = []
     for number, (weights, form) in enumerate(wanted):
         rows = [derived.quantise(np.nan_to_num(row, posinf=0.5), form) for row in weights]
         data = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1).copy()
         data[5 % len(rows), 7] ^= number == 4
+        tensors.append((data, form))
+    write_tensors(path, tensors)
+
+
+def write_tensors(path: Path, tensors: Iterable[tuple[npt.NDArray[np.uint8], str]]) -> None:
+    """A GGUF file of quantised tensors: their rows, and their forms."""
+    writer = gguf.GGUFWriter(path, "llama")
+    for number, (data, form) in enumerate(tensors):
         kind = getattr(gguf.GGMLQuantizationType, form)
         writer.add_tensor(f"blk.{number}.weight", data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def records(form: str, blocks: int, seed: int) -> bytes:
+    """What may be told of blocks: numbers and scales that are up to three away from the guess."""
+    from reference import derived
+
+    count, many = derived.RECORDS[form]
+    near = (uniform(blocks * (count + many), seed) * 4).astype(int).reshape(blocks, -1)
+    numbers = abs(near[:, :count]).astype("<u2").view(np.uint8).reshape(blocks, -1)
+    return np.concatenate([numbers, near[:, count:].astype(np.uint8)], 1).tobytes()
+
+
+def write_told(path: Path) -> None:
+    """A GGUF file of blocks that have other scales than a search finds: `w`, and `q` twice."""
+    from reference import derived
+
+    w, q = _matrices().values()
+    permuted = q.reshape(HEADS, 2, 4 // HEADS // 2, COLUMNS).swapaxes(1, 2).reshape(q.shape)
+    tensors = []
+    for weights, form in [*((w, form) for form in derived.RECORDS), (permuted, "Q4_K")]:
+        rows = []
+        for number, row in enumerate(weights):
+            told = records(form, 1, 10 * len(tensors) + number)
+            made = derived.quantise(np.nan_to_num(row, posinf=0), form, told)
+            rows.append(made if np.isfinite(row).all() else bytes(len(made)))
+        tensors.append((np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1), form))
+    write_tensors(path, [*tensors, tensors[-1]])

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.codec.spans import table as t
 from densor.codec.spans.decode import SpanDecoder
 from densor.codec.spans.rans_table import RansParameters

@@ -8,6 +8,8 @@ import torch
 
 import densor
 from densor import torch as packed
+from densor.files.model_folder import pack_model, unpack_model
+from densor.files.prefetching import prefetch
 
 
 @pytest.mark.parametrize("given", [None, "linear", {"w": torch.zeros(2)}, torch.nn.Linear])
@@ -88,3 +90,21 @@ def test_numbers(tmp_path: Any) -> None:
             checkpoints.save({}, -1)
         with pytest.raises(TypeError, match="state must be a dict, not NoneType"):
             checkpoints.load(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", "\ud800"])
+def test_what_is_no_path(path: str) -> None:
+    for call in (
+        lambda: packed.AsyncCheckpoints(path),
+        lambda: packed.PagedCache(folder=path),
+        lambda: packed.PackedReader(path),
+        lambda: packed.PackedWriter(path),
+        lambda: packed.PackedWriter("here", base=path),
+        lambda: packed.dcp_to_torch_save("here", path),
+        lambda: packed.offload(torch.nn.Linear(1, 1), path),
+        lambda: prefetch(path),
+        lambda: pack_model(path, "there"),
+        lambda: unpack_model("here", path),
+    ):
+        with pytest.raises(densor.ArgumentError, match=r"is no path|no path has"):
+            call()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -288,6 +289,27 @@ def test_what_is_not_decoded_yet_is_waited_for(
         fused[:64].zero_()  # comes after the copy
     assert not fused[:64].any() and torch.equal(fused[64:], wanted[64:])
     assert threading.get_ident() not in threads
+
+
+def test_new_tensors_wait_for_nothing(file: PackedFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    original, go, decoded = Part.decode_into, threading.Event(), threading.Event()
+
+    def decode_into(self: Part, *args: Any) -> None:
+        go.wait(5)
+        original(self, *args)
+        decoded.set()
+
+    monkeypatch.setattr(Part, "decode_into", decode_into)
+    target = torch.zeros(64, 96, dtype=torch.bfloat16)
+    norm = nn.Parameter(torch.zeros(96, dtype=torch.bfloat16), requires_grad=False)
+    with placing(1) as mode:
+        target.copy_(stored(file, "b", mode).tensor())
+        plain = torch.from_numpy(np.ones(96, np.uint16)).view(torch.bfloat16)  # as files are read
+        norm.data.copy_(plain)
+        assert not decoded.is_set()
+        go.set()
+    assert_same(target, tensors()["b"])
+    assert_same(norm.data, plain)
 
 
 def test_many_wait_and_other_threads_decode_at_once(

@@ -75,10 +75,13 @@ def _report(name: str, file: BinaryIO, args: argparse.Namespace) -> None:
 
     size = total = 0
     shown = b""
-    for piece in _pieces(file, args.first):
-        shown = shown if size else piece[:_ON_PAGE].tobytes()
-        size += piece.size
-        total += text.bits(piece)
+    with _progress(name, args) as moved:
+        for piece in _pieces(file, args.first):
+            shown = shown if size else piece[:_ON_PAGE].tobytes()
+            size += piece.size
+            total += text.bits(piece)
+            if moved is not None:
+                moved(piece.size)
     summary = _summary(size, total)
     console.put(f"{console.escape(name)}: {summary}")
     if args.html is not None:

@@ -7,7 +7,7 @@ from densor.codec.audio.flac import put_together, take_frames
 from densor.codec.audio.params import CASCADE, FRAMES, Model, parse, parse_flac
 from densor.codec.audio.samples import planes_of
 from densor.codec.batch import Bytes
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.runtime.memory import MEMORY
 
 

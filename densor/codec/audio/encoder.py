@@ -23,7 +23,7 @@ from densor.codec.audio.samples import (
 )
 from densor.codec.batch import Batch, Bytes, Chunk
 from densor.codec.chunks import ChunkEncoder, CountingEncoder, own_or_raw, zstd_chunk
-from densor.codec.codec import Estimate
+from densor.codec.interfaces import Estimate
 from densor.codec.levels import Level
 from densor.codec.zstd import zstd_compress
 

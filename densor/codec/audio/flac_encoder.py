@@ -11,7 +11,7 @@ from densor.codec.audio.params import FULL, LIGHT, Model, pack_flac
 from densor.codec.audio.samples import model_of, restore
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import CountingEncoder
-from densor.codec.codec import ChunkCoder
+from densor.codec.interfaces import ChunkCoder
 from densor.codec.levels import Level
 
 

@@ -6,7 +6,7 @@ from densor.codec.blocks.block import MAX_FIELDS, columns, items
 from densor.codec.blocks.joined import Joined, check, put_symbols
 from densor.codec.blocks.order import MAX_SORTED, Order, earlier, restore
 from densor.codec.blocks.payload import FIELD, HEAD, JOINED
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.parts import PartDecoder, split_parts, take_model
 from densor.errors import FormatError, LimitError, UnsupportedError
 from densor.runtime.buffers import POOL

@@ -13,7 +13,7 @@ from densor.codec.blocks.joined import take_symbols
 from densor.codec.blocks.order import Order, arrange
 from densor.codec.blocks.payload import FIELD, HEAD, JOINED
 from densor.codec.chunks import CountingEncoder
-from densor.codec.codec import Encoder
+from densor.codec.interfaces import Encoder
 from densor.codec.kind import Kind, kind_of
 from densor.codec.levels import Level
 from densor.codec.parts import PartEncoder, fit_models, join_parts

@@ -5,7 +5,7 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.byte_cm.params import MAX_SEGMENT, Parameters, parse
 from densor.codec.byte_cm.segment import code_whole
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.errors import FormatError, LimitError
 
 

@@ -57,7 +57,7 @@ from densor.codec.choose.signals import as_audio, as_circuit, as_image
 from densor.codec.choose.sizes import GROUP, chunk_bytes
 from densor.codec.choose.texts import as_byte_cm, as_text, as_tokens
 from densor.codec.choose.trials import Encode, Row, by_zstd, proposed
-from densor.codec.codec import CODECS
+from densor.codec.codecs import CODECS
 from densor.codec.kind import Data
 from densor.codec.levels import Level, level_settings
 from densor.codec.sparse.encoder import is_mask

@@ -14,7 +14,7 @@ from densor.codec.choose.trials import (
     or_with_fewer_contexts,
     proposed,
 )
-from densor.codec.codec import CODECS
+from densor.codec.codecs import CODECS
 from densor.codec.kind import BYTES
 from densor.codec.levels import MAX_BYTES_OF_LITTLE, Level, with_plain_tables
 from densor.codec.zstd import zstd_compress

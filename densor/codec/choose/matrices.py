@@ -13,8 +13,9 @@ from densor.codec.choose.planes import (
 )
 from densor.codec.choose.sizes import chunk_bytes
 from densor.codec.choose.trials import coded_bytes, proposed
-from densor.codec.codec import CODECS, Estimate
+from densor.codec.codecs import CODECS
 from densor.codec.history import MAX_KEPT
+from densor.codec.interfaces import Estimate
 from densor.codec.kind import Data
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings, with_rans
 from densor.codec.sampling import PIECES, sample

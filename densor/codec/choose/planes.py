@@ -5,7 +5,8 @@ import math
 from densor.codec import registry
 from densor.codec.batch import Batch, Chunk, CodedBatch, Coding, Smallest, smallest
 from densor.codec.choose.trials import by_zstd, coded_bytes, encoded, proposed
-from densor.codec.codec import CODECS, Encoder
+from densor.codec.codecs import CODECS
+from densor.codec.interfaces import Encoder
 from densor.codec.kind import Data, Kind
 from densor.codec.levels import Level, with_few_codes, with_huffman_codes
 from densor.codec.planes.classes import MIN_RUNS

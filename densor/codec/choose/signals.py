@@ -6,7 +6,8 @@ from dataclasses import replace
 from densor.codec import registry
 from densor.codec.batch import Batch, Coding, Smallest
 from densor.codec.choose.trials import Encode, coded_bytes, or_with_fewer_contexts, proposed
-from densor.codec.codec import CODECS, Encoder
+from densor.codec.codecs import CODECS
+from densor.codec.interfaces import Encoder
 from densor.codec.kind import BYTES
 from densor.codec.levels import DEFAULT_LEVEL, Level, level_settings, with_simpler_sound
 

@@ -1,7 +1,7 @@
 """How much of a kind of data a chunk and a batch hold."""
 
 from densor.codec import registry
-from densor.codec.codec import CODECS
+from densor.codec.codecs import CODECS
 from densor.codec.deflate.stream import MAX_STREAM
 from densor.codec.kind import BATCH_BYTES, Data, Kind
 from densor.codec.levels import Level

@@ -5,7 +5,7 @@ from dataclasses import replace
 from densor.codec import registry
 from densor.codec.batch import Batch, Bytes, Coding, Smallest
 from densor.codec.choose.trials import FAST_ZSTD, Encode, proposed
-from densor.codec.codec import CODECS
+from densor.codec.codecs import CODECS
 from densor.codec.levels import Level, beside_language_model
 from densor.codec.zstd import zstd_compress
 from densor.llm.vocabulary import readable

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from densor.codec.batch import Batch, Chunks, Coding, Smallest
 from densor.codec.choose.sizes import ZSTD_CHUNK, chunk_bytes
 from densor.codec.chunks import zstd_chunk
-from densor.codec.codec import CODECS, Encoder
+from densor.codec.codecs import CODECS
+from densor.codec.interfaces import Encoder
 from densor.codec.levels import MAX_BYTES_OF_LITTLE, Level, with_fewer_contexts
 
 FAST_ZSTD = 3  # a level that costs little more than the fastest

@@ -5,7 +5,7 @@ import numpy as np
 from densor.codec.batch import Bytes
 from densor.codec.circuit.coding import decode_images
 from densor.codec.circuit.params import Parameters, parse, unpack_sizes
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.language_model.session import Session
 from densor.errors import ArgumentError, FormatError
 

@@ -3,11 +3,11 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import ChunkDecoder
 from densor.codec.deflate.filters import PAETH, filter_rows
 from densor.codec.deflate.framing import bare_size, wrap
 from densor.codec.deflate.params import HEAD_SIZE, MODEL_HEAD, PARTS, Head, parse
 from densor.codec.deflate.settings import make
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.parts import PartDecoder, split_parts, take_model
 from densor.errors import FormatError
 

@@ -15,7 +15,6 @@ from densor.codec.batch import Batch, Bytes
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.byte_cm.params import MAX_SEGMENT
 from densor.codec.chunks import CountingEncoder
-from densor.codec.codec import BatchCoder, ChunkCoder
 from densor.codec.deflate.filters import undo_filters
 from densor.codec.deflate.framing import unwrap
 from densor.codec.deflate.params import MODEL_HEAD, Head
@@ -24,6 +23,7 @@ from densor.codec.deflate.stream import MAX_RAW, Stream
 from densor.codec.image.encoder import GradientCoder, mixing_coder
 from densor.codec.image.layout import fits
 from densor.codec.image.params import MAX_MIXED
+from densor.codec.interfaces import BatchCoder, ChunkCoder
 from densor.codec.levels import MAX_BYTES_OF_LITTLE, Level, with_fewer_contexts
 from densor.codec.parts import PartEncoder, join_parts
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import Base, BaseDecoder
 from densor.codec.delta.elements import by_size, elements, is_aligned
 from densor.codec.delta.few_decoder import apply
 from densor.codec.delta.few_params import FEW, FewParameters
@@ -20,6 +19,7 @@ from densor.codec.delta.payload import (
     SLACK,
 )
 from densor.codec.delta.tokens import token_table
+from densor.codec.interfaces import Base, BaseDecoder
 from densor.entropy.rans.constants import LOOK, STATES
 from densor.entropy.rans.decode import decode_table
 from densor.entropy.rans.tables import ends_of_common

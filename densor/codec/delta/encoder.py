@@ -11,13 +11,13 @@ import numpy.typing as npt
 from densor.codec.batch import Batch, Bytes, Chunk, Chunks, Coding, Smallest
 from densor.codec.bound import order0_bytes
 from densor.codec.chunks import own_or_raw
-from densor.codec.codec import Encoder, Estimate
 from densor.codec.delta import params, tokens
 from densor.codec.delta.contexts import group
 from densor.codec.delta.elements import by_size, elements
 from densor.codec.delta.few_batch import FewBatch, expected_few, propose_few
 from densor.codec.delta.payload import BLOCK, CODED, HEAD, LENGTH, RUN, SAME, WIDE
 from densor.codec.delta.tokens import DIFFERENCE, OWN, XOR, Method, token_table, tokens_by_change
+from densor.codec.interfaces import Encoder, Estimate
 from densor.codec.levels import Level
 from densor.codec.sampling import sample
 from densor.codec.zstd import zstd_compress

@@ -7,11 +7,11 @@ import numpy as np
 
 from densor.codec.batch import Batch, Chunk, Chunks, Coding
 from densor.codec.chunks import own_or_raw
-from densor.codec.codec import Encoder, Estimate
 from densor.codec.delta import few_params
 from densor.codec.delta.few_encoder import FewEncoder, Part
 from densor.codec.delta.few_params import FewParameters
 from densor.codec.delta.payload import FEW_CODED, HEAD, SAME
+from densor.codec.interfaces import Encoder, Estimate
 
 _CHUNK = 1 << 22  # bytes
 SAMPLE, _SAMPLES = 1 << 18, 8  # bytes at each place of a batch that is looked at, and places

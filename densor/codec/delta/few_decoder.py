@@ -10,7 +10,7 @@ from densor.errors import FormatError
 
 _MAX_FIRST = 127
 _STATE_BYTES = 8
-_APPLY = by_size("few_kernels", "apply")
+_APPLY = by_size("few_apply_kernels", "apply")
 
 
 def apply(few: FewParameters, payload: Bytes, data: Bytes) -> None:

@@ -144,7 +144,9 @@ def parse(payload: bytes) -> FewParameters:
     if len(payload) < _HEAD.size:
         raise FormatError("model is too short")
     fields = _HEAD.unpack_from(payload)
-    _, size, flags, _, direct, mantissa, contexts, shift, bits, block_bits, length = fields
+    codec, size, flags, number, direct, mantissa, contexts, shift, bits, block_bits, length = fields
+    if codec != registry.CODEC_DELTA or number != FEW:  # as a message of changes may have it
+        raise FormatError("model of changes is of another method")
     method = Method(DIFFERENCE, size, bool(flags & _FLOATS), 0, direct, mantissa)
     if flags & ~_FLOATS or not method.known():
         raise FormatError("model of changes has impossible fields")

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from densor.codec.codec import ChunkDecoder
 from densor.codec.float_cm.params import Parameters, parse, parse_header, run
+from densor.codec.interfaces import ChunkDecoder
 from densor.errors import FormatError
 from densor.runtime.types import Bytes
 

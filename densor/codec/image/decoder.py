@@ -3,12 +3,12 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import ChunkDecoder
 from densor.codec.image import kernels
 from densor.codec.image.adaptive import code
 from densor.codec.image.gradient import levels, planes_of, work_on
 from densor.codec.image.params import GRADIENT, MAX_MIXED, Model, parse, restore
 from densor.codec.image.zoom import NONE, enlarge, reduced_size
+from densor.codec.interfaces import ChunkDecoder
 from densor.entropy.rans.constants import FIRST
 from densor.entropy.rans.decode import decode_table
 from densor.errors import FormatError, LimitError

@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from densor.codec.batch import Batch, Bytes
 from densor.codec.chunks import ChunkEncoder, CountingEncoder
-from densor.codec.codec import Estimate
 from densor.codec.image import kernels
 from densor.codec.image.adaptive import code
 from densor.codec.image.fitting import (
@@ -23,6 +22,7 @@ from densor.codec.image.fitting import (
 from densor.codec.image.layout import Layout
 from densor.codec.image.params import CONTEXTS, pack_model, reduced
 from densor.codec.image.zoom import NONE, Zoom, find_zoom, reduce, reduced_layout
+from densor.codec.interfaces import Estimate
 from densor.codec.levels import Level
 from densor.entropy.rans.constants import FIRST
 from densor.entropy.rans.encode import encode_table

@@ -4,7 +4,7 @@ import numpy as np
 import xxhash
 
 from densor.codec.byte_cm.decoder import ByteCmDecoder
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.language_model import lines
 from densor.codec.language_model.params import (
     MAX_CHUNK,

@@ -8,7 +8,8 @@ import xxhash
 
 from densor.codec.batch import OWN, Batch, Chunk, Chunks, Coding
 from densor.codec.byte_cm.encoder import ByteCmEncoder
-from densor.codec.codec import Encoder, decoder_for
+from densor.codec.codecs import decoder_for
+from densor.codec.interfaces import Encoder
 from densor.codec.language_model.choices import ROOM, settled, slots_for, step_of
 from densor.codec.language_model.lines import Prepared, prepare
 from densor.codec.language_model.params import (

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.language_model import token_chunks as wire
 from densor.codec.language_model.params import Parameters, SegmentCoder, SharedContexts
 from densor.codec.language_model.session import Session

@@ -14,7 +14,7 @@ import xxhash
 from densor.codec.batch import Batch, Chunk, Chunks, Coding
 from densor.codec.byte_cm.encoder import ByteCmEncoder
 from densor.codec.chunks import own_or_raw
-from densor.codec.codec import Encoder, Estimate
+from densor.codec.interfaces import Encoder, Estimate
 from densor.codec.language_model import token_chunks as wire
 from densor.codec.language_model.choices import ROOM, settled, slots_for, step_of
 from densor.codec.language_model.params import MAX_CHUNK, Parameters, SharedContexts, pack

@@ -3,7 +3,8 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import ChunkDecoder, wrapped_decoder
+from densor.codec.codecs import wrapped_decoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.notation.payload import HEAD, MODEL, PARTS, RUN, Form, Head, check_runs
 from densor.codec.parts import PartDecoder, split_parts, take_model
 from densor.errors import FormatError

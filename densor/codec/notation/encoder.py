@@ -15,8 +15,8 @@ from densor.codec import registry
 from densor.codec.batch import OWN, Batch, Bytes, Chunk, CodedBatch, Coding, Otherwise
 from densor.codec.choose.candidates import encode_batch
 from densor.codec.chunks import own_or_raw
-from densor.codec.codec import Encoder
 from densor.codec.history import History
+from densor.codec.interfaces import Encoder
 from densor.codec.kind import BYTES, Kind, kind_of, kind_of_array
 from densor.codec.levels import Level
 from densor.codec.notation.layout import LEAST_ITEM

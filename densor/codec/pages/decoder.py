@@ -3,7 +3,7 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.pages.content import ColumnsReader
 from densor.codec.pages.payload import FIRST, NEWEST, Table, model_of, parse
 from densor.codec.pages.values import PageMaker

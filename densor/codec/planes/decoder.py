@@ -4,7 +4,7 @@ import functools
 from typing import Any, Protocol
 
 from densor.codec import registry
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.planes.layout import Placed, from_differences
 from densor.codec.planes.params import Parameters, parse
 from densor.codec.planes.stages.huffman_decoder import HuffmanDecoder

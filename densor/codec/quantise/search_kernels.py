@@ -11,12 +11,12 @@ x², is `WEIGHTS` numbers behind. `quanta`, of the same order, is what comes of 
 
 import numpy as np
 
+from densor.codec.quantise.field_kernels import WEIGHTS
 from densor.entropy import float_vectors as v
 from densor.entropy import vectors
 from densor.entropy.jit import inlined
 
 f32 = np.float32
-WEIGHTS = 1024
 SCALES = WEIGHTS  # where they are in the work space, behind the quanta
 MINIMA = SCALES + 64
 STATES = MINIMA + 64  # of searches, a few vectors for each of four
@@ -28,6 +28,8 @@ _FIRST, _LEAST, _TRIED, _FITTED, _FITTED_LEAST, _DIVISOR, _FIELDS = range(7, 14)
 STATES_SIZE = 4 * _FIELDS * _LANES
 ROUND = f32(12582912.0)  # 1.5 * 2^23: numbers added to it are rounded to whole ones
 _TINY = f32(1e-15)
+# What is off by more than this from a whole number, is so by half after a rounding or two.
+NEARLY_HALF = f32(0.5 - 2.0**-14)
 
 
 @inlined
@@ -35,6 +37,21 @@ def rounded(x):
     """To nearest, ties to even, where |x| < 2^22."""
     magic = v.splat(ROUND)
     return v.subtract(v.add(x, magic), magic)
+
+
+@inlined
+def whole(x):
+    """Nearest integers, ties to even; 0 where |x| is 2^22 or more."""
+    here = v.less(v.size(x), v.splat(f32(4194304.0)))
+    return v.integers(v.choose(here, rounded(x), v.splat(f32(0.0))))
+
+
+@inlined
+def within(integers, least, most):
+    """Signed integers, within both."""
+    low, high = vectors.splat(least), vectors.splat(most)
+    integers = vectors.choose(vectors.less_signed(integers, high), integers, high)
+    return vectors.choose(vectors.less_signed(integers, low), low, integers)
 
 
 @inlined

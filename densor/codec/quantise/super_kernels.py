@@ -8,30 +8,41 @@ that are rounded one by one, in the order of that source. Four blocks go at a ti
 import numpy as np
 from numba import types
 
-from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K, Q5_K, SUPER_CODES, SUPER_WORK
+from densor.codec.quantise.field_kernels import (
+    AT_ONCE,
+    CODES,
+    HALVES,
+    MORE_CODES,
+    WEIGHTS,
+    put_q2,
+    put_q3,
+    put_q4_or_q5,
+    put_q6,
+)
+from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K, Q5_K, SUPER_WORK
 from densor.codec.quantise.halves import halves, of_halves
 from densor.codec.quantise.kernels import load_words
 from densor.codec.quantise.search_kernels import (
     MINIMA,
+    NEARLY_HALF,
     SCALES,
     STATES,
     STATES_SIZE,
-    WEIGHTS,
     moved,
     rounded,
     symmetric,
+    whole,
     with_minimum,
+    within,
 )
 from densor.entropy import float_vectors as v
-from densor.entropy import intrinsics, vectors
+from densor.entropy import vectors
 from densor.entropy.jit import R8, W8, inlined, kernel
 
 f32 = np.float32
 _BLOCK = 256
-_AT_ONCE = 4  # blocks
 _LANES = 16
 _TINY = f32(1e-15)
-_NEARLY_HALF = f32(0.5 - 2.0**-14)
 # Where they are in the work space: scales and minima as they are stored, times theirs.
 _STEPS = STATES + STATES_SIZE
 _OFFSETS = _STEPS + 80
@@ -39,16 +50,12 @@ _INVERSES = _OFFSETS + 80
 _STORED = _INVERSES + 16
 _COLUMNS = _STORED + 16
 assert SUPER_WORK == _COLUMNS + 256
-_CODES = WEIGHTS  # of scales, behind those of weights; of minima
-_MORE_CODES = _CODES + 80
-_HALVES = _MORE_CODES + 80
-assert SUPER_CODES == _HALVES + 32
 
 
 @inlined
 def _spread(weights, begin, n, x):
     """Groups of n weights to lanes."""
-    for k in range(_AT_ONCE):
+    for k in range(AT_ONCE):
         if n == 16:
             v.transpose(weights, begin + 256 * k, 16, x, 256 * k, 16)
         else:
@@ -58,20 +65,13 @@ def _spread(weights, begin, n, x):
 @inlined
 def _gather(work, n, x, codes):
     """Quanta as bytes, in the order of the weights."""
-    for k in range(_AT_ONCE):
+    for k in range(AT_ONCE):
         if n == 16:
             v.transpose(work, 256 * k, 16, x, 256 * k, 16)
         else:
             v.transpose(work, 256 * k, 16, x, 512 * (k // 2) + 16 * (k % 2), 32)
     for at in range(0, WEIGHTS, _LANES):
         vectors.store_u8(codes, at, v.integers(v.load(x, at)))
-
-
-@inlined
-def _whole(x):
-    """Nearest integers, ties to even; 0 where |x| is 2^22 or more."""
-    here = v.less(v.size(x), v.splat(f32(4194304.0)))
-    return v.integers(v.choose(here, rounded(x), v.splat(f32(0.0))))
 
 
 @inlined
@@ -116,20 +116,15 @@ def _extremes(work):
 def _put_numbers(numbers, inverses, work, codes):
     """Numbers of blocks as FP16; what these are, and inverses, to the work space."""
     half = halves(numbers)
-    vectors.store_u16(codes, _HALVES, half)
+    vectors.store_u16(codes, HALVES, half)
     v.store(work, _STORED, of_halves(half))
     v.store(work, _INVERSES, inverses)
 
 
 @inlined
-def _copy_number(codes, lane, out, at):
-    intrinsics.store_u16(out, at, intrinsics.load_u16(codes, _HALVES + 2 * lane))
-
-
-@inlined
 def _scaled(work, lane, begin):
     """Scales or minima of a block as whole numbers."""
-    return _whole(v.multiply(v.splat(work[_INVERSES + lane]), v.load(work, begin)))
+    return whole(v.multiply(v.splat(work[_INVERSES + lane]), v.load(work, begin)))
 
 
 @inlined
@@ -138,26 +133,19 @@ def _set_steps(work, lane, begin, factors):
 
 
 @inlined
-def _within(integers, least, most):
-    low, high = vectors.splat(least), vectors.splat(most)
-    integers = vectors.choose(vectors.less_signed(integers, high), integers, high)
-    return vectors.choose(vectors.less_signed(integers, low), low, integers)
-
-
-@inlined
 def _scale_q2(work, codes):
     """Of each block 16 bytes: scales in the low halves, minima in the high ones."""
     most = _greatest(work, 16)
     _put_numbers(v.divide(most, v.splat(f32(15.0))), _positive(most, f32(15.0)), work, codes)
     low = vectors.splat(15)
-    for k in range(_AT_ONCE):
+    for k in range(AT_ONCE):
         scale = vectors.both(_scaled(work, k, SCALES + 16 * k), vectors.splat(255))
-        minimum = _scaled(work, _AT_ONCE + k, MINIMA + 16 * k)
+        minimum = _scaled(work, AT_ONCE + k, MINIMA + 16 * k)
         pair = vectors.either(scale, vectors.shift_left(minimum, 4))
-        vectors.store_u8(codes, _CODES + 16 * k, pair)
+        vectors.store_u8(codes, CODES + 16 * k, pair)
         _set_steps(work, k, _STEPS + 16 * k, vectors.both(scale, low))
         minimum = vectors.both(vectors.shift_right(pair, 4), low)
-        _set_steps(work, _AT_ONCE + k, _OFFSETS + 16 * k, minimum)
+        _set_steps(work, AT_ONCE + k, _OFFSETS + 16 * k, minimum)
 
 
 @inlined
@@ -169,9 +157,9 @@ def _scale_signed(work, codes, half):
     inverse = v.choose(none, zero, v.divide(v.splat(f32(-half)), most))
     number = v.choose(none, zero, v.divide(v.splat(f32(1.0)), inverse))
     _put_numbers(number, inverse, work, codes)
-    for k in range(_AT_ONCE):
-        code = _within(_scaled(work, k, SCALES + 16 * k), -half, half - 1)
-        vectors.store_u8(codes, _CODES + 16 * k, code)
+    for k in range(AT_ONCE):
+        code = within(_scaled(work, k, SCALES + 16 * k), -half, half - 1)
+        vectors.store_u8(codes, CODES + 16 * k, code)
         _set_steps(work, k, _STEPS + 16 * k, code)
         v.store(work, _OFFSETS + 16 * k, zero)
     return vectors.bits_of(none), vectors.bits_of(v.less(size, v.splat(_TINY)))
@@ -182,14 +170,14 @@ def _scale_six_bits(work, codes):
     """Scales and minima from 0 to 63 of blocks of 8 groups."""
     most = _greatest(work, 8)
     _put_numbers(v.divide(most, v.splat(f32(63.0))), _positive(most, f32(63.0)), work, codes)
-    for k in range(_AT_ONCE):  # of 16 lanes 8; the others are then overwritten
+    for k in range(AT_ONCE):  # of 16 lanes 8; the others are then overwritten
         scale = vectors.both(_scaled(work, k, SCALES + 8 * k), vectors.splat(255))
-        scale = _within(scale, 0, 63)
-        vectors.store_u8(codes, _CODES + 8 * k, scale)
+        scale = within(scale, 0, 63)
+        vectors.store_u8(codes, CODES + 8 * k, scale)
         _set_steps(work, k, _STEPS + 8 * k, scale)
         minimum = vectors.both(_scaled(work, 8 + k, MINIMA + 8 * k), vectors.splat(255))
-        minimum = _within(minimum, 0, 63)
-        vectors.store_u8(codes, _MORE_CODES + 8 * k, minimum)
+        minimum = within(minimum, 0, 63)
+        vectors.store_u8(codes, MORE_CODES + 8 * k, minimum)
         _set_steps(work, 8 + k, _OFFSETS + 8 * k, minimum)
 
 
@@ -224,115 +212,11 @@ def _requantise(x, work, n, least, most, offset):
         for i in range(n):
             at = (number * n + i) * _LANES
             off = _put_quanta(x, work, at, step, minimum, least, most, offset, none, inverse, True)
-            doubtful = v.either(doubtful, v.less(v.splat(_NEARLY_HALF), off))
+            doubtful = v.either(doubtful, v.less(v.splat(NEARLY_HALF), off))
         if vectors.bits_of(doubtful) != 0:
             for i in range(n):
                 at = (number * n + i) * _LANES
                 _put_quanta(x, work, at, step, minimum, least, most, offset, none, inverse, False)
-
-
-@inlined
-def _field(codes, at, shift, mask, to):
-    """Bits of 16 codes, at another place."""
-    field = vectors.shift_right(vectors.load_u8(codes, at), shift)
-    return vectors.shift_left(vectors.both(field, vectors.splat(mask)), to)
-
-
-@inlined
-def _put_fields(codes, begin, step, count, shift, mask, width, out, at):
-    """Bits of `count` codes, `step` apart, to fields of `width` bits in each of 16 bytes."""
-    byte = _field(codes, begin, shift, mask, 0)
-    for k in range(1, count):
-        field = _field(codes, begin + step * k, shift, mask, width * k)
-        byte = vectors.either(byte, field)
-    vectors.store_u8(out, at, byte)
-
-
-@inlined
-def _put_pairs(codes, begin, shift, out, at):
-    """Two bits of quanta, four of them a byte."""
-    for part in range(4):
-        first = begin + 128 * (part // 2) + 16 * (part % 2)
-        _put_fields(codes, first, 32, 4, shift, 3, 2, out, at + 16 * part)
-
-
-@inlined
-def _put_bits(codes, begin, shift, out, at):
-    """One bit of quanta, eight of them a byte."""
-    for part in range(2):
-        _put_fields(codes, begin + 16 * part, 32, 8, shift, 1, 1, out, at + 16 * part)
-
-
-@inlined
-def _put_nibbles(codes, begin, step, out, at):
-    """The low four bits of quanta, two a byte, which are `step` weights apart."""
-    for part in range(8):
-        place = 16 * part
-        first = begin + place // step * 2 * step + place % step
-        _put_fields(codes, first, step, 2, 0, 15, 4, out, at + place)
-
-
-@inlined
-def _put_q2(codes, k, out, at):
-    vectors.store_u8(out, at, vectors.load_u8(codes, _CODES + 16 * k))
-    _put_pairs(codes, _BLOCK * k, 0, out, at + 16)
-    _copy_number(codes, k, out, at + 80)
-    _copy_number(codes, _AT_ONCE + k, out, at + 82)
-
-
-@inlined
-def _put_q3(codes, k, none, out, at):
-    _put_bits(codes, _BLOCK * k, 2, out, at)
-    _put_pairs(codes, _BLOCK * k, 0, out, at + 32)
-    scales = _CODES + 16 * k
-    for j in range(12):
-        out[at + 96 + j] = 0
-    for j in range(_LANES):
-        code = (codes[scales + j] + 32) & 63
-        if none:
-            code = 0
-        out[at + 96 + j % 8] |= np.uint8((code & 15) << (4 * (j // 8)))
-        out[at + 104 + j % 4] |= np.uint8((code >> 4) << (2 * (j // 4)))
-    _copy_number(codes, k, out, at + 108)
-
-
-@inlined
-def _put_six_bits(codes, begin, out, at, k):
-    """Scales (k = 0) or minima (k = 1) of a block of 8 groups, to 12 bytes of both."""
-    for j in range(8):
-        code = np.int64(codes[begin + j])
-        if j < 4:
-            out[at + 4 * k + j] |= np.uint8(code)
-        else:
-            out[at + 4 + j] |= np.uint8((code & 15) << (4 * k))
-            out[at + 4 * k + j - 4] |= np.uint8(code >> 4 << 6)
-
-
-@inlined
-def _put_q4_or_q5(wide, codes, k, out, at):
-    _copy_number(codes, k, out, at)
-    _copy_number(codes, 8 + k, out, at + 2)
-    for j in range(12):
-        out[at + 4 + j] = 0
-    _put_six_bits(codes, _CODES + 8 * k, out, at + 4, 0)
-    _put_six_bits(codes, _MORE_CODES + 8 * k, out, at + 4, 1)
-    at += 16
-    if wide:
-        _put_bits(codes, _BLOCK * k, 4, out, at)
-        at += 32
-    _put_nibbles(codes, _BLOCK * k, 32, out, at)
-
-
-@inlined
-def _put_q6(codes, k, zero, out, at):
-    if zero:
-        for j in range(210):
-            out[at + j] = 0
-        return
-    _put_nibbles(codes, _BLOCK * k, 64, out, at)
-    _put_pairs(codes, _BLOCK * k, 4, out, at + 128)
-    vectors.store_u8(out, at + 192, vectors.load_u8(codes, _CODES + 16 * k))
-    _copy_number(codes, k, out, at + 208)
 
 
 @inlined
@@ -343,7 +227,7 @@ def _q2(weights, begin, there, x, work, codes, out, at):
     _requantise(x, work, 16, 0, 3, 0)
     _gather(work, 16, x, codes)
     for k in range(there):
-        _put_q2(codes, k, out, at + 84 * k)
+        put_q2(codes, k, out, at + 84 * k)
 
 
 @inlined
@@ -354,7 +238,7 @@ def _q3(weights, begin, there, x, work, codes, out, at):
     _requantise(x, work, 16, -4, 3, 4)
     _gather(work, 16, x, codes)
     for k in range(there):
-        _put_q3(codes, k, none >> k & 1, out, at + 110 * k)
+        put_q3(codes, k, none >> k & 1, out, at + 110 * k)
 
 
 @inlined
@@ -369,19 +253,19 @@ def _q4_or_q5(wide, weights, begin, there, x, work, codes, out, at):
     _gather(work, 32, x, codes)
     size = 176 if wide else 144
     for k in range(there):
-        _put_q4_or_q5(wide, codes, k, out, at + size * k)
+        put_q4_or_q5(wide, codes, k, out, at + size * k)
 
 
 @inlined
 def _q6(weights, begin, there, x, work, codes, out, at):
     _spread(weights, begin, 16, x)
-    for number in range(_AT_ONCE):
+    for number in range(AT_ONCE):
         symmetric(x, work, number, 16)
     _, tiny = _scale_signed(work, codes, 128)
     _requantise(x, work, 16, -32, 31, 32)
     _gather(work, 16, x, codes)
     for k in range(there):
-        _put_q6(codes, k, tiny >> k & 1, out, at + 210 * k)
+        put_q6(codes, k, tiny >> k & 1, out, at + 210 * k)
 
 
 _F32 = types.float32[::1]
@@ -397,8 +281,8 @@ def quantise_super_blocks(form, data, weights, size, x, work, codes, out):
     """
     blocks = out.size // size
     odd = False
-    for first in range(0, blocks, _AT_ONCE):
-        there = min(blocks - first, _AT_ONCE)
+    for first in range(0, blocks, AT_ONCE):
+        there = min(blocks - first, AT_ONCE)
         begin, at = first * _BLOCK, first * size
         if data.size:
             odd |= load_words(data, begin, WEIGHTS, weights)

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.codec import ChunkDecoder, inner_decoder
+from densor.codec.codecs import inner_decoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context.params import Parameters, parse
 from densor.codec.scale_context.payload import (

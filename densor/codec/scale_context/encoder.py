@@ -10,8 +10,8 @@ import numpy.typing as npt
 from densor.codec import registry
 from densor.codec.batch import Batch, CodedBatch
 from densor.codec.chunks import CountingEncoder
-from densor.codec.codec import BatchCoder, Estimate
 from densor.codec.history import History
+from densor.codec.interfaces import BatchCoder, Estimate
 from densor.codec.kind import Kind, matrices
 from densor.codec.levels import Level, of_low_halves
 from densor.codec.planes.encoder import PlanesEncoder

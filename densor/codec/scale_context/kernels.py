@@ -29,6 +29,7 @@ from densor.entropy.rans.kernels import (
     decode_rest,
     refill,
     step,
+    step_beside,
 )
 
 F64 = types.float64[::1]
@@ -495,7 +496,7 @@ def _decode_blocks(
         scale0 = v.load_u8(scales, i)
         scale1 = v.load_u8(scales, i + 16)
         entry0, x0 = step(x0, table, v.shift_left(v.both(scale0, mask), BITS))
-        entry1, x1 = step(x1, table, v.shift_left(v.both(scale1, mask), BITS))
+        entry1, x1 = step_beside(x1, table, v.shift_left(v.both(scale1, mask), BITS))
         x0, at = refill(x0, words, at)
         x1, at = refill(x1, words, at)
         symbol0, high0 = _high_bits(entry0, scale0, rule)

@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from densor.entropy.jit import BOUNDSCHECK
-from densor.entropy.vectors import check_range
+from densor.entropy.vectors import check_range, u32x16
 
 _BLOCK = 32
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
@@ -70,9 +70,13 @@ def _fp8(builder: Any, high: Any, rest: Any, signs: Any) -> Any:
 def _join(size: int, rest_bytes: int, sign_bytes: int, low: Low) -> Any:
     @intrinsic
     def join(
-        typingctx, symbols, i, scales, k, rest, j, signs, g, out, at, phase, top, base, mask, main
+        typingctx, first, second, scales, k, rest, j, signs, g, out, at, phase, top, base, mask,
+        main,
     ):  # fmt: skip
-        """32 elements from symbols, scales and what is below them, each from an index on.
+        """32 elements from symbols, scales and what is below them, the latter from an index on.
+
+        `first`, `second`: vectors whose low bytes are symbols. Through memory, a load of all of
+        them would have to wait until both stores are done.
 
         `phase`, `top`: bits; `base`: what is added to high bits; `mask`: of all high bits; `main`:
         the symbol of high bits of 0. Returns a bit for each symbol above `main`.
@@ -87,7 +91,8 @@ def _join(size: int, rest_bytes: int, sign_bytes: int, low: Low) -> Any:
                 return builder.gep(data, [index])
 
             phase, top, base, mask, main = (_splat(builder, value) for value in args[10:])
-            symbol = builder.zext(_at(builder, address(0, _BLOCK), _BYTES), _WORDS)
+            symbol = builder.shuffle_vector(*args[:2], ir.Constant(_LANES, list(range(_BLOCK))))
+            symbol = builder.and_(builder.trunc(symbol, _WORDS), _number(255))
             scale = builder.zext(_at(builder, address(2, _BLOCK), _BYTES), _WORDS)
             high = builder.add(symbol, builder.shl(builder.lshr(scale, phase), top))
             high = builder.and_(builder.add(high, base), mask)
@@ -99,8 +104,8 @@ def _join(size: int, rest_bytes: int, sign_bytes: int, low: Low) -> Any:
             above = builder.icmp_unsigned(">", symbol, main)
             return builder.zext(builder.bitcast(above, _I32), _I64)
 
-        places = (symbols, types.intp, scales, types.intp, rest, types.intp, signs, types.intp)
-        return types.int64(*places, out, types.intp, *[types.int64] * 5), codegen
+        places = (scales, types.intp, rest, types.intp, signs, types.intp)
+        return types.int64(u32x16, u32x16, *places, out, types.intp, *[types.int64] * 5), codegen
 
     return join
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec import registry
-from densor.codec.batch import OWN, Batch, Chunk, CodedBatch
+from densor.codec.batch import OWN, Batch, Chunk, CodedBatch, Looked
 from densor.codec.kind import Kind, matrices
 from densor.codec.levels import Level
 from densor.codec.scale_context.params import Parameters, pack_model
@@ -75,9 +75,8 @@ class _Found(NamedTuple):
     saved: float  # bits that byte planes save of an element behind its exponent
 
 
-class Looked(NamedTuple):
-    """What is known of a batch by itself, whatever was coded before. `found`: None where it is not
-    for this encoder."""
+class _Look(NamedTuple):
+    """What was found of a batch; None where it is not for this encoder."""
 
     data: Bytes
     kind: Kind
@@ -210,11 +209,13 @@ class _Encoding:
 def plan(batch: Batch, level: Level) -> MatrixSpan | None:
     """Settles the parameters of a batch; None where it is not for this encoder."""
     looked = batch.looked
-    if looked is None or not looked.is_of(batch, level):
-        looked = look(batch, level)
-    if looked.found is None:
+    if isinstance(looked, _Look) and looked.is_of(batch, level):
+        found = looked.found
+    else:
+        found = _find(batch, level)
+    if found is None:
         return None
-    form, cut, scales, counts, exponents, low, saved = looked.found
+    form, cut, scales, counts, exponents, low, saved = found
     kind, elements = batch.kind, batch.data.size // form.size
     choice = choose(batch.history, counts, form, ALPHABET)
     by_planes = _by_planes(exponents, elements, kind.run)
@@ -225,7 +226,7 @@ def plan(batch: Batch, level: Level) -> MatrixSpan | None:
 
 def look(batch: Batch, level: Level) -> Looked:
     """Looks at a batch, in any thread, while others are coded."""
-    return Looked(batch.data, batch.kind, batch.chunk_bytes, level, _find(batch, level))
+    return _Look(batch.data, batch.kind, batch.chunk_bytes, level, _find(batch, level))
 
 
 def _find(batch: Batch, level: Level) -> _Found | None:

@@ -25,7 +25,7 @@ class _Work:
         self.owner = -1
         self.scratch = np.empty((2, 0), np.uint8)
         self.contexts = np.empty((2, 0), np.uint8)
-        self.block = np.empty((4, r.BLOCK + STATES), np.uint8)
+        self.block = np.empty((2, r.BLOCK + STATES), np.uint8)
         self.tables = np.empty(0, np.uint32)
         self.states = np.empty(2 * STATES, np.uint32)
         self.state = np.zeros((2, r.STATE), np.int64)

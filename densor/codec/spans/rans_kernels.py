@@ -31,6 +31,7 @@ from densor.entropy.rans.kernels import (
     decode_symbols,
     refill,
     step,
+    step_beside,
 )
 
 R16_2D = types.Array(types.uint16, 2, "C", readonly=True)
@@ -352,20 +353,20 @@ def _sides(data, state, head, states, tail, table, scratch, element_scales):
 
 
 @inlined
-def _join_block(form, symbols, i, scales, k, rest, signs, out, at, rule):
-    """Elements `k` to `k + 32` of a chunk, whose symbols begin at `i`; see `join`."""
+def _join_block(form, first, second, scales, k, rest, signs, out, at, rule):
+    """Elements `k` to `k + 32` of a chunk; see `join`."""
     phase, top, base, mask, main = rule
     if form == r.FORM_BF16:
         return join_bf16(
-            symbols, i, scales, k, rest, k >> 1, signs, k >> 3, out, at, phase, top, base, mask,
+            first, second, scales, k, rest, k >> 1, signs, k >> 3, out, at, phase, top, base, mask,
             main,
         )  # fmt: skip
     if form == r.FORM_FP16:
         return join_fp16(
-            symbols, i, scales, k, rest, k, signs, 0, out, at, phase, top, base, mask, main
+            first, second, scales, k, rest, k, signs, 0, out, at, phase, top, base, mask, main
         )
     return join_fp8(
-        symbols, i, scales, k, rest, 0, signs, k >> 3, out, at, phase, top, base, mask, main
+        first, second, scales, k, rest, 0, signs, k >> 3, out, at, phase, top, base, mask, main
     )
 
 
@@ -403,7 +404,10 @@ def _join(data, state, head, symbols, element_scales, begin, end, out, place, ed
         if left < STATES:
             to = work
             at = np.int64(0)
-        hits = _join_block(form, symbols, i - begin, element_scales, i, rest, signs, to, at, rule)
+        hits = _join_block(
+            form, v.load_u8(symbols, i - begin), v.load_u8(symbols, i - begin + 16),
+            element_scales, i, rest, signs, to, at, rule,
+        )  # fmt: skip
         if left < STATES:
             copy_bytes(target, i * size, work, 0, left * size)
             hits &= (1 << left) - 1
@@ -415,18 +419,20 @@ def _join(data, state, head, symbols, element_scales, begin, end, out, place, ed
 
 @inlined
 def _join_and_patch(
-    form, symbols, i, scales, k, rest, signs, escapes, bit, to, place, size, rule, whole_rule
+    form, first, second, lanes, scales, k, rest, signs, escapes, bit, to, place, size, rule,
+    whole_rule,
 ):  # fmt: skip
     """Whole elements `k` to `k + 32` of a chunk that begins at `place`; the next escape bit."""
-    hits = _join_block(form, symbols, i, scales, k, rest, signs, to, place + k * size, rule)
+    hits = _join_block(form, first, second, scales, k, rest, signs, to, place + k * size, rule)
     if hits != 0:
-        lanes = symbols[i : i + STATES]
+        v.store_u8(lanes, 0, first)
+        v.store_u8(lanes, 16, second)
         bit = _patch_lanes(hits, escapes, bit, lanes, scales, whole_rule, to[place:], k)
     return bit
 
 
 @part
-def _join_two(data, state, head, table, states, symbols, scales_a, scales_b, to_a, to_b, places):
+def _join_two(data, state, head, table, states, lanes, scales_a, scales_b, to_a, to_b, places):
     """Decodes whole blocks of two chunks as long as both have some; returns how many elements."""
     words_a = data[: state[0, r.END]]
     words_b = data[: state[1, r.END]]
@@ -449,8 +455,6 @@ def _join_two(data, state, head, table, states, symbols, scales_a, scales_b, to_
     place_b = places[1]
     bit_a = np.int64(0)
     bit_b = np.int64(0)
-    first = np.int64(0)
-    second = np.int64(STATES)
     mask = v.splat((1 << head[r.PHASE]) - 1)
     x0 = v.load_u32(states, 0)
     x1 = v.load_u32(states, 16)
@@ -464,23 +468,19 @@ def _join_two(data, state, head, table, states, symbols, scales_a, scales_b, to_
         base3 = v.shift_left(v.both(v.load_u8(scales_b, i + 16), mask), BITS)
         entry0, x0 = step(x0, table, base0)
         entry2, y0 = step(y0, table, base2)
-        entry1, x1 = step(x1, table, base1)
-        entry3, y1 = step(y1, table, base3)
-        v.store_u8(symbols, 0, entry0)
-        v.store_u8(symbols, 16, entry1)
-        v.store_u8(symbols, 32, entry2)
-        v.store_u8(symbols, 48, entry3)
+        entry1, x1 = step_beside(x1, table, base1)
+        entry3, y1 = step_beside(y1, table, base3)
         x0, a = refill(x0, words_a, a)
         y0, b = refill(y0, words_b, b)
         x1, a = refill(x1, words_a, a)
         y1, b = refill(y1, words_b, b)
         bit_a = _join_and_patch(
-            form, symbols, first, scales_a, i, rest_a, signs_a, escapes_a, bit_a, to_a, place_a,
-            size, rule_a, whole_a,
+            form, entry0, entry1, lanes, scales_a, i, rest_a, signs_a, escapes_a, bit_a, to_a,
+            place_a, size, rule_a, whole_a,
         )  # fmt: skip
         bit_b = _join_and_patch(
-            form, symbols, second, scales_b, i, rest_b, signs_b, escapes_b, bit_b, to_b, place_b,
-            size, rule_b, whole_b,
+            form, entry2, entry3, lanes, scales_b, i, rest_b, signs_b, escapes_b, bit_b, to_b,
+            place_b, size, rule_b, whole_b,
         )  # fmt: skip
         i += STATES
     v.store_u32(states, 0, x0)
@@ -491,6 +491,43 @@ def _join_two(data, state, head, table, states, symbols, scales_a, scales_b, to_
     state[1, r.AT] = b
     state[0, r.BIT] = bit_a
     state[1, r.BIT] = bit_b
+    return i
+
+
+@part
+def _join_one(data, state, head, table, states, lanes, scales, to, place, begin):
+    """Likewise of one chunk, from element `begin` on; returns where it ends."""
+    words = data[: state[r.END]]
+    last = words.size - 2 * LOOK
+    at = state[r.AT]
+    end = state[r.ELEMENTS]
+    size = head[r.SIZE]
+    form = head[r.FORM]
+    rule, whole_rule = _rules(state, head)
+    rest = data[state[r.REST] : state[r.SIGNS]]
+    signs = data[state[r.SIGNS] : state[r.SIGNS_END]]
+    escapes = data[state[r.ESCAPES] : state[r.REST]]
+    bit = state[r.BIT]
+    mask = v.splat((1 << head[r.PHASE]) - 1)
+    x0 = v.load_u32(states, 0)
+    x1 = v.load_u32(states, 16)
+    i = np.int64(begin)
+    while i + STATES <= end and at <= last:
+        base0 = v.shift_left(v.both(v.load_u8(scales, i), mask), BITS)
+        base1 = v.shift_left(v.both(v.load_u8(scales, i + 16), mask), BITS)
+        entry0, x0 = step(x0, table, base0)
+        entry1, x1 = step_beside(x1, table, base1)
+        x0, at = refill(x0, words, at)
+        x1, at = refill(x1, words, at)
+        bit = _join_and_patch(
+            form, entry0, entry1, lanes, scales, i, rest, signs, escapes, bit, to, place, size,
+            rule, whole_rule,
+        )  # fmt: skip
+        i += STATES
+    v.store_u32(states, 0, x0)
+    v.store_u32(states, 16, x1)
+    state[r.AT] = at
+    state[r.BIT] = bit
     return i
 
 
@@ -514,6 +551,23 @@ def _mask(element_scales, mask, contexts):
 
 
 @part
+def _join_rest(
+    data, state, head, table, states, tail, block, element_scales, begin, out, place, edge
+):  # fmt: skip
+    """Decodes elements from `begin` on of a chunk, those that a loop cannot look beyond."""
+    n = state[r.ELEMENTS]
+    mask = np.uint8((1 << head[r.PHASE]) - 1)
+    while begin < n and state[r.ERROR] == 0:
+        end = min(begin + r.BLOCK, n)
+        under = block[0, : end - begin]
+        _mask(element_scales[begin:end], mask, under)
+        _take(data, state, states, tail, table, under, block[1, : end - begin])
+        if state[r.ERROR] == 0:
+            _join(data, state, head, block[1], element_scales, begin, end, out, place, edge)
+        begin = end
+
+
+@part
 def _matrices(
     data, count, state, head, table, states, tail, scratch, contexts, block, out, places, edge
 ):
@@ -530,9 +584,6 @@ def _matrices(
                 data, state[s], head, states[32 * s : 32 * s + 32], tail, table, scratch[s],
                 contexts[s],
             )  # fmt: skip
-    mask = np.uint8((1 << head[r.PHASE]) - 1)
-    n_a = state[0, r.ELEMENTS] if state[0, r.ERROR] == 0 else 0
-    n_b = state[1, r.ELEMENTS] if count > 1 and state[1, r.ERROR] == 0 else 0
     to_a = out
     to_b = out
     if head[r.HALF] != 0:
@@ -540,29 +591,21 @@ def _matrices(
         to_b = scratch[1]
         places[:] = 0
     done = 0
-    if n_a > 0 and n_b > 0:
+    if count > 1 and state[0, r.ERROR] == 0 and state[1, r.ERROR] == 0:
         done = _join_two(
-            data, state, head, table, states, block[2], contexts[0], contexts[1], to_a, to_b, places
+            data, state, head, table, states, block[1], contexts[0], contexts[1], to_a, to_b, places
         )
-    for begin in range(done, max(n_a, n_b), r.BLOCK):
-        end_a = min(begin + r.BLOCK, n_a)
-        end_b = min(begin + r.BLOCK, n_b)
-        under_a = block[0, : max(end_a - begin, 0)]
-        under_b = block[1, : max(end_b - begin, 0)]
-        _mask(contexts[0, begin : begin + under_a.size], mask, under_a)
-        _mask(contexts[1, begin : begin + under_b.size], mask, under_b)
-        _take_two(
-            data, state, states, tail, table, under_a, block[2, : under_a.size], under_b,
-            block[3, : under_b.size],
-        )  # fmt: skip
-        for s in range(count):
-            end = end_a if s == 0 else end_b
-            if begin < end and state[s, r.ERROR] == 0:
-                to, place = (scratch[s], 0) if head[r.HALF] != 0 else (out, places[s])
-                _join(data, state[s], head, block[2 + s], contexts[s], begin, end, to, place, edge)
     for s in range(count):
         if state[s, r.ERROR] == 0:
-            _close_stream(state[s], states[32 * s : 32 * s + 32])
+            under = states[32 * s : 32 * s + 32]
+            to, place = (scratch[s], 0) if head[r.HALF] != 0 else (out, places[s])
+            begin = _join_one(
+                data, state[s], head, table, under, block[1], contexts[s], to, place, done
+            )
+            _join_rest(
+                data, state[s], head, table, under, tail, block, contexts[s], begin, to, place, edge
+            )
+            _close_stream(state[s], under)
             _check_escapes(data, state[s])
 
 
@@ -711,7 +754,7 @@ def decode_rans_span(
     error leaves anything in the place of its chunk. Returns how many are not 0.
 
     Work space, for two chunks of up to n elements: `scratch`, uint8[2, ROOM * n]; `contexts`,
-    uint8[2, n + 32]; `block`, uint8[4, BLOCK + 32]; `tables`, uint32[contexts of one set of
+    uint8[2, n + 32]; `block`, uint8[2, BLOCK + 32]; `tables`, uint32[contexts of one set of
     parameters * 4096]; `states`, uint32[64]; `state`, int64[2, STATE], of which READY tells what
     parameters `tables` are of, or -1; `tail`, uint8[192]; `edge`, uint8[EDGE].
     """

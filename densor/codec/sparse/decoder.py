@@ -3,7 +3,7 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.parts import PartDecoder, split_parts, take_model
 from densor.codec.sparse.payload import (
     BAND,

@@ -6,7 +6,7 @@ import numpy as np
 import xxhash
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.table.contexts import Values, arrays_of, function_places, take_contexts
 from densor.codec.table.dictionary import (
     Cells,

@@ -106,12 +106,14 @@ def take_latents(at: Reader, rows: int, columns: int, quote: int, most: int) -> 
         classes = at.number(MAX_CLASSES)
         cells = take_dictionary(at, quote, rows * columns, most)
         most -= int(cells.offsets[-1])
+        if most < 0:
+            raise FormatError("cells under latent classes have more bytes than their chunk")
         alphabets.append(Alphabet(cells, classes))
         sizes += [cells.size] * classes
     above = at.number(MAX_CLASSES)
     if not above or not 0 < len(sizes) <= MAX_CLASSES or not min(sizes):
         raise FormatError("table has impossible latent classes")
-    if above * sum(sizes) > MAX_COUNTS or most < 0:
+    if above * sum(sizes) > MAX_COUNTS:
         raise LimitError("latent classes of a table take too much memory")
     data = np.frombuffer(bytearray(at.raw(at.left)), np.uint8)
     latents = Latents(np.zeros(rows, np.int32), np.zeros(columns, np.int32))

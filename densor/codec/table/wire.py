@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import inner_decoder
+from densor.codec.codecs import inner_decoder
 from densor.codec.zstd import zstd_decompress
 from densor.errors import FormatError, LimitError
 from densor.runtime.varint import append_varint

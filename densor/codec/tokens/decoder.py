@@ -3,10 +3,10 @@
 import numpy as np
 
 from densor.codec.batch import Bytes
-from densor.codec.codec import ChunkDecoder
+from densor.codec.interfaces import ChunkDecoder
 from densor.codec.tokens.params import MAX_TOKENS, AnyParameters, parse
 from densor.codec.tokens.payload import decoded
-from densor.errors import FormatError, LimitError
+from densor.errors import FormatError
 
 
 class TokensDecoder(ChunkDecoder):
@@ -22,7 +22,7 @@ class TokensDecoder(ChunkDecoder):
         if rest or count % p.item:
             raise FormatError("chunk of tokens has an impossible length")
         if count > MAX_TOKENS:
-            raise LimitError(f"chunk has more than {MAX_TOKENS} tokens")
+            raise FormatError(f"chunk has more than {MAX_TOKENS} tokens")
         tokens = np.empty(count, np.uint32)
         decoded(p, np.require(payload, np.uint8, ["C", "W"]), tokens)
         out[:] = tokens.astype(f"<u{p.size}").view(np.uint8)

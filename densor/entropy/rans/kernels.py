@@ -44,12 +44,24 @@ def build_table(freqs, table):
 
 
 @njit
+def _next_state(x, entry):
+    high = v.shift_right(x, BITS)
+    low = v.both(v.shift_right(entry, 8), v.splat(_ONE - 1))
+    return v.add(v.add(v.multiply(v.shift_right(entry, 20), high), high), low)
+
+
+@njit
 def step(x, table, base):
     """Decodes one symbol per lane; returns the table entries and the states."""
     entry = v.gather_u32(table, v.either(base, v.both(x, v.splat(_ONE - 1))))
-    high = v.shift_right(x, BITS)
-    low = v.both(v.shift_right(entry, 8), v.splat(_ONE - 1))
-    return entry, v.add(v.add(v.multiply(v.shift_right(entry, 20), high), high), low)
+    return entry, _next_state(x, entry)
+
+
+@njit
+def step_beside(x, table, base):
+    """Likewise, for the other half of the states of a stream: see `vectors.gather_u32_beside`."""
+    entry = v.gather_u32_beside(table, v.either(base, v.both(x, v.splat(_ONE - 1))))
+    return entry, _next_state(x, entry)
 
 
 @njit
@@ -74,7 +86,7 @@ def decode_groups(words, at, last, states, table, contexts, begin, end, symbols)
         base0 = v.shift_left(v.load_u8(contexts, i), BITS)
         base1 = v.shift_left(v.load_u8(contexts, i + 16), BITS)
         entry0, x0 = step(x0, table, base0)
-        entry1, x1 = step(x1, table, base1)
+        entry1, x1 = step_beside(x1, table, base1)
         v.store_u8(symbols, i, entry0)
         v.store_u8(symbols, i + 16, entry1)
         x0, at = refill(x0, words, at)
@@ -102,8 +114,8 @@ def decode_groups_of_two(
     while i + STATES <= end and a <= last_a and b <= last_b:
         entry0, x0 = step(x0, table, v.shift_left(v.load_u8(contexts_a, i), BITS))
         entry2, y0 = step(y0, table, v.shift_left(v.load_u8(contexts_b, i), BITS))
-        entry1, x1 = step(x1, table, v.shift_left(v.load_u8(contexts_a, i + 16), BITS))
-        entry3, y1 = step(y1, table, v.shift_left(v.load_u8(contexts_b, i + 16), BITS))
+        entry1, x1 = step_beside(x1, table, v.shift_left(v.load_u8(contexts_a, i + 16), BITS))
+        entry3, y1 = step_beside(y1, table, v.shift_left(v.load_u8(contexts_b, i + 16), BITS))
         v.store_u8(symbols_a, i, entry0)
         v.store_u8(symbols_a, i + 16, entry1)
         v.store_u8(symbols_b, i, entry2)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import xxhash
 
+from densor.codec.batch import Looked
 from densor.codec.kind import BYTES, Kind, Segment
-from densor.codec.spans.matrices import Looked
 from densor.errors import FileError, TruncatedError
 from densor.formats.container.hashing import Hash
 from densor.formats.io.sources import Bytes, Source, take_later

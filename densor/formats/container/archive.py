@@ -1,14 +1,14 @@
 """Random access: open an archive by its index, read entries, tensors and slices of them."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.codec import Decoder
+from densor.codec.interfaces import Decoder
 from densor.codec.language_model.session import Session
 from densor.dtypes import PACKED
 from densor.errors import ChecksumError, FormatError, LimitError
@@ -547,10 +547,8 @@ class Archive(EntryDecoder[IndexedEntry]):
         """`hasher`: gets all bytes in order, each while it is still in a cache."""
         budget = Budget(out.size, "bases of bases take too much to read; decompress as a whole")
         jobs: list[Task[Any]] = []
-        span, at = Span(), 0
+        at = 0
         turns = InTurn()
-        model = registry.MODEL_RAW  # of the latest chunk
-        decoder: Decoder | None = None
 
         def start(size: int, decode: Callable[..., object], *arguments: Any) -> None:
             """Starts what decodes `size` bytes up to `at` into the memory that it is given."""
@@ -564,23 +562,12 @@ class Archive(EntryDecoder[IndexedEntry]):
             jobs.append(self._workers.submit(work))
 
         try:
-            for part in self.parts(entry, begin, begin + out.size):
-                if part.chunk.header.model != model:  # made once, before all threads need it
-                    decoder, model = self.decoder(part.chunk), part.chunk.header.model
-                coder = self._gathered(part, decoder)
-                payload = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
-                header = part.chunk.header
-                room = coder and span.follows(payload) and span.has_room(header, coder)
-                if span and not room:
-                    start(span.size, read_and_decode, span, self._source, self._parameters)
-                    span = Span()
-                at += part.size
-                if coder is not None:
-                    span.add(header, payload, decoder, coder)
+            for some in self._gathered(self.parts(entry, begin, begin + out.size)):
+                at += some.size
+                if isinstance(some, Span):
+                    start(some.size, read_and_decode, some, self._source, self._parameters)
                 else:
-                    start(part.size, self._part_alone, part, budget)
-            if span:
-                start(span.size, read_and_decode, span, self._source, self._parameters)
+                    start(some.size, self._part_alone, some, budget)
             for job in jobs:
                 job.result()
             if hasher is not None:
@@ -589,7 +576,29 @@ class Archive(EntryDecoder[IndexedEntry]):
         finally:
             settle(jobs)  # nobody writes to `out` any more, also after an error
 
-    def _gathered(self, part: Part[IndexedEntry], decoder: Decoder | None) -> Coder | None:
+    def _gathered(self, parts: Iterable[Part[IndexedEntry]]) -> Iterator[Span | Part[IndexedEntry]]:
+        """Parts of chunks, in order; those that one call decodes in spans."""
+        span = Span()
+        model = registry.MODEL_RAW  # of the latest chunk
+        decoder: Decoder | None = None
+        for part in parts:
+            header = part.chunk.header
+            if header.model != model:  # made once, before all threads need it
+                decoder, model = self.decoder(part.chunk), header.model
+            coder = self._coder_of(part, decoder)
+            payload = int(self.frames.offsets[part.chunk.place]) + wire.FRAME_SIZE
+            room = coder and span.follows(payload) and span.has_room(header, coder)
+            if span and not room:
+                yield span
+                span = Span()
+            if coder is None:
+                yield part
+            else:
+                span.add(header, payload, decoder, coder)
+        if span:
+            yield span
+
+    def _coder_of(self, part: Part[IndexedEntry], decoder: Decoder | None) -> Coder | None:
         """Which span decoder a part is for, if any."""
         header = part.chunk.header
         if not part.whole or not (self._spans_used or header.original >= MIN_BYTES):
@@ -600,11 +609,22 @@ class Archive(EntryDecoder[IndexedEntry]):
 
     def alone(self, entry: IndexedEntry, begin: int, end: int) -> Bytes:
         """Original bytes `begin` to `end` of an entry, decoded in the thread that asks."""
-        if any(part.entry.meta.base is not None for part in self.parts(entry, begin, end)):
+        parts = list(self.parts(entry, begin, end))
+        if any(part.entry.meta.base is not None for part in parts):
             raise FormatError("what a file is made from has a base itself")  # no circles
         out = POOL.take(end - begin)
-        message = "what a file is made from takes too much to read"
-        self.fill(entry, begin, out, Budget(out.size, message))
+        budget = Budget(out.size, "what a file is made from takes too much to read")
+        at = 0
+        for some in self._gathered(parts):
+            target = out[at : at + some.size]
+            if isinstance(some, Span):
+                budget.spend(some.size)
+                read_and_decode(some, self._source, self._parameters, target)
+            else:
+                self._part(some, target, budget)
+            at += some.size
+        if at < out.size:
+            raise FormatError("entry does not hold what others refer to")
         return out
 
     def _part_alone(self, part: Part[IndexedEntry], budget: Budget, out: Bytes) -> None:

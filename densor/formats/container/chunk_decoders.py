@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import cast
 
 from densor.codec import registry
-from densor.codec.codec import Base, BaseDecoder, ChunkDecoder, Decoder, decoder_for
+from densor.codec.codecs import decoder_for
+from densor.codec.interfaces import Base, BaseDecoder, ChunkDecoder, Decoder
 from densor.codec.language_model.session import Session
 from densor.codec.zstd import zstd_decompress_into
 from densor.errors import FormatError, UnsupportedError

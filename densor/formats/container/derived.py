@@ -5,22 +5,26 @@ says how it is made; docs/format/derived.md.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from densor.codec.quantise.forms import BLOCK_BYTES, FLOATS
+from densor.codec.quantise.forms import BLOCK_BYTES, FLOATS, SUPER_BLOCK
 from densor.codec.quantise.rows import converted, row_bytes
+from densor.codec.quantise.told import RECORDS
 from densor.errors import ArgumentError, FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.container.base import GivenBase, described
 from densor.formats.container.entry import BYTES, BaseRef, parse_digest
 from densor.formats.tensors import TensorInfo
 from densor.runtime.buffers import POOL
+from densor.runtime.gc_pause import collection_paused
 from densor.runtime.types import Bytes
 
 NAME = "densor.derived"  # of the entry that says how
+SCALES = "densor.derived.scales"  # of that with what is told of scales
 MAX_RECIPES = 1 << 26  # bytes of it
 MAX_GROUP = 1 << 28  # bytes of the rows that are read at once: one, or those of a head
 _MAX_WEIGHTS = 1 << 40
@@ -32,7 +36,8 @@ class DerivedTensor(NamedTuple):
 
     `offset`: bytes in the file that they are in; `form`: what they are in there. `entry`, `begin`,
     `dtype`: where the others are, and in what type. `heads`: 0, or that of so many groups of rows
-    the first half is interleaved with the second, as llama.cpp wants rotary embeddings.
+    the first half is interleaved with the second, as llama.cpp wants rotary embeddings. `told`:
+    where what is told of the scales begins in `SCALES`; None where they are searched for.
     """
 
     offset: int
@@ -43,6 +48,7 @@ class DerivedTensor(NamedTuple):
     begin: int
     dtype: str
     heads: int = 0
+    told: int | None = None
 
     @property
     def row(self) -> int:
@@ -64,8 +70,30 @@ class DerivedTensor(NamedTuple):
         """Where the tensor ends in its file."""
         return self.offset + self.rows * self.row
 
+    @property
+    def record(self) -> int:
+        """Bytes that are told of the scales of a row."""
+        return self.columns // SUPER_BLOCK * RECORDS[self.form]
+
+    @property
+    def end_of_told(self) -> int:
+        """Where what is told of all its scales ends."""
+        return 0 if self.told is None else self.told + self.rows * self.record
+
     def made(self, read: Read, first: int, last: int, out: Bytes | None = None) -> Bytes:
         """Rows `first` to `last`; to `out` if given."""
+        told = None
+        if self.told is not None:
+            size = self.record
+            told = read(SCALES, self.told + first * size, self.told + last * size)
+        with self.weights(read, first, last) as data:
+            made = converted(data, self.dtype, self.form, self.columns, out, told)
+        POOL.give(told)
+        return made
+
+    @contextmanager
+    def weights(self, read: Read, first: int, last: int) -> Iterator[Bytes]:
+        """What rows `first` to `last` are made from, in their order, for a `with` block."""
         group = self.group
         low, high = first // group * group, -(-last // group) * group
         size = self.columns * FLOATS[self.dtype]
@@ -73,10 +101,15 @@ class DerivedTensor(NamedTuple):
         if self.heads:
             halves = data.reshape(-1, 2, group // 2, size)
             data = np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(-1)
-        data = np.ascontiguousarray(data[(first - low) * size : (last - low) * size])
-        made = converted(data, self.dtype, self.form, self.columns, out)
+        yield np.ascontiguousarray(data[(first - low) * size : (last - low) * size])
         POOL.give(given)
-        return made
+
+    def to_json(self) -> list[Any]:
+        """As it stands in the entry."""
+        return list(self if self.told is not None else self[:_UNTOLD])
+
+
+_UNTOLD = DerivedTensor._fields.index("told")  # values of a tensor of which nothing is told
 
 
 class Recipe(NamedTuple):
@@ -92,7 +125,7 @@ class Recipe(NamedTuple):
         return {
             "size": self.size,
             "digest": [self.hash_kind, self.digest.hex()],
-            "tensors": [list(tensor) for tensor in self.tensors],
+            "tensors": [tensor.to_json() for tensor in self.tensors],
         }
 
 
@@ -169,10 +202,11 @@ class DerivedBase(GivenBase):
 
     def _check(self, recipe: Recipe) -> None:
         """FormatError where a recipe asks for what is not there."""
+        told = self._find(SCALES) or 0
         for tensor in recipe.tensors:
             size = self._find(tensor.entry)
             end = tensor.begin + tensor.rows * tensor.columns * FLOATS[tensor.dtype]
-            if size is None or end > size:
+            if size is None or end > size or tensor.end_of_told > told:
                 raise FormatError("a file is made from what is not in the archive")
 
 
@@ -205,22 +239,25 @@ def _recipe(item: object) -> Recipe:
     tensors = [_tensor(each) for each in item["tensors"]]
     at = 0
     for tensor in tensors:
-        if tensor.offset < at or tensor.end > size:
+        end = tensor.end
+        if tensor.offset < at or end > size:
             raise FormatError(f"{NAME}: tensors overlap, or lie outside of their file")
-        at = tensor.end
+        at = end
     return Recipe(size, kind, digest, tensors)
 
 
 def _tensor(item: object) -> DerivedTensor:
-    if not isinstance(item, list) or len(item) != len(DerivedTensor._fields):
+    if not isinstance(item, list) or len(item) not in (_UNTOLD, len(DerivedTensor._fields)):
         raise FormatError(f"{NAME}: a tensor that is none")
-    offset, form, rows, columns, entry, begin, dtype, heads = item
-    for value in (offset, rows, columns, begin, heads):
+    offset, form, rows, columns, entry, begin, dtype, heads = item[:_UNTOLD]
+    for value in (offset, rows, columns, begin, heads, *item[_UNTOLD:]):
         strictjson.integer(value, NAME)
     if form not in (*BLOCK_BYTES, *FLOATS) or dtype not in (*FLOATS,) or not isinstance(entry, str):
         raise FormatError(f"{NAME}: a type that is not known")
     if rows * columns > _MAX_WEIGHTS or not rows or not columns or row_bytes(form, columns) is None:
         raise FormatError(f"{NAME}: an impossible shape")
+    if len(item) > _UNTOLD and form not in RECORDS:
+        raise FormatError(f"{NAME}: scales of a type that has none to be told")
     if heads and (rows % heads or rows // heads % 2):
         raise FormatError(f"{NAME}: rows that are no whole number of heads")
     found = DerivedTensor(*item)
@@ -240,7 +277,8 @@ def derived_in(archive: Any) -> GivenBase | None:
         if not kept:
             if said.size > MAX_RECIPES:
                 raise LimitError(f"{NAME} has {said.size} bytes")
-            kept.append(parse(archive.alone(said, 0, said.size).tobytes()))
+            with collection_paused():
+                kept.append(parse(archive.alone(said, 0, said.size).tobytes()))
         return kept[0]
 
     def read(name: str, begin: int, end: int) -> Bytes:

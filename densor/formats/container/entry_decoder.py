@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from densor.codec.codec import Base, Decoder, PartDecoder
+from densor.codec.interfaces import Base, Decoder, PartDecoder
 from densor.codec.language_model.session import Session
 from densor.errors import FormatError, LimitError
 from densor.formats.container import step, wire

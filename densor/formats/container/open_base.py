@@ -60,6 +60,8 @@ def _given(base: Any, stack: contextlib.ExitStack) -> GivenBase:
     with errors_of(path):
         if path.is_dir():
             raise FileError(f"{path}: is a directory")
+        if path.exists() and not path.is_file():  # such as a pipe, which cannot be read at random
+            raise FileError(f"{path}: is no regular file, as a base has to be")
         file = stack.enter_context(path.open("rb"))
         before = os.fstat(file.fileno())
 

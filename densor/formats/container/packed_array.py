@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.codec import decoder_for
+from densor.codec.codecs import decoder_for
 from densor.errors import (
     ArgumentError,
     ChecksumError,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.codec import Decoder
+from densor.codec.interfaces import Decoder
 from densor.codec.planes.decoder import PlanesDecoder
 from densor.codec.scale_context.decoder import ScaleContextDecoder
 from densor.codec.spans import decode as spans

@@ -18,7 +18,7 @@ import numpy as np
 from densor.codec.adam import replay, weights
 from densor.codec.adam.replay import Step, Words
 from densor.codec.adam.weights import Update
-from densor.codec.codec import Base
+from densor.codec.interfaces import Base
 from densor.errors import FormatError, LimitError
 from densor.formats.container import strictjson
 from densor.formats.container.entry import STEP, STEPS, UPDATE, EntryMeta

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from densor.codec.codec import Base, Decoder
+from densor.codec.interfaces import Base, Decoder
 from densor.codec.language_model.session import Session
 from densor.codec.spans.decode import SPAN
 from densor.errors import ChecksumError, DensorError, FormatError, LimitError, UnsupportedError

@@ -9,17 +9,16 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from densor.codec import registry
-from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding, InTurn, Smallest
+from densor.codec.batch import Batch, Before, Chunk, CodedBatch, Coding, InTurn, Looked, Smallest
 from densor.codec.choose.matrices import look_ahead
 from densor.codec.choose.sizes import batch_bytes
 from densor.codec.circuit.loading import load as load_circuit
-from densor.codec.codec import Base
 from densor.codec.history import History
+from densor.codec.interfaces import Base
 from densor.codec.kind import BYTES, Data, Kind, Segment, as_tokens, is_plain
 from densor.codec.language_model.session import Session
 from densor.codec.levels import Level, beside_tensors, level_settings, with_matrix_spans
 from densor.codec.small import encode_small
-from densor.codec.spans.matrices import Looked
 from densor.codec.spans.stretches import stretches
 from densor.codec.tokens.params import SIZES
 from densor.codec.types.divide import Piece, divide, encode_piece, may_be_bytes

@@ -23,6 +23,7 @@ from densor.formats.io.outputs import (
     write_all,
 )
 from densor.formats.io.sources import FileRandomSource, RandomSource, ReadableSource
+from densor.formats.io.urls import plain
 from densor.runtime.buffers import POOL
 
 _PIECE = 1 << 22
@@ -57,7 +58,7 @@ def repair(
     have; by default as before. A sound archive is left as it is, unless something is asked for.
     ChecksumError if more is lost than can be mended; `salvage` gets out what is left.
     """
-    path = Path(os.path.realpath(archive))  # what a link leads to, not the link
+    path = Path(os.path.realpath(plain(archive)))  # what a link leads to, not the link
     with errors_of(path), path.open("rb", buffering=0) as file, contextlib.ExitStack() as stack:
         before = os.fstat(file.fileno())
         if target is None:
@@ -66,7 +67,7 @@ def repair(
         work = _Work(source, recovery)
         if target is None and recovery is None and work.done.was_whole:
             return work.done
-        goal = path if target is None else Path(target)
+        goal = path if target is None else Path(plain(target))
         mode, same = before.st_mode & 0o777, partial(check_still_there, path, before)
         replaces = overwrite or target is None
         with whole_file(goal, replaces, lambda: mode, last_check=same) as out:

@@ -27,6 +27,8 @@ _READ_AHEAD = 8 << 20  # bytes asked for at a time where a file is read from fro
 _PART = 32 << 20  # bytes of a part of an upload; S3 takes 10,000 parts
 _TAIL = 1 << 16  # bytes at the end of an archive that are read at once: END, often the INDEX
 _NO_PARTS = "the server does not serve parts of files"
+_WEB = ("http://", "https://")
+_NO_FILE = (404, 410)  # what a web server answers
 _BLOCKS = 4  # blocks of _READ_AHEAD bytes kept by what is read at random
 
 # Where a file appears whole at its close, or not at all. Elsewhere it is renamed into place.
@@ -68,6 +70,9 @@ class Remote:
         except DensorError:
             raise
         except FileNotFoundError as error:
+            reason = self._refusal(error.__cause__)
+            if reason is not None:
+                raise FileError(f"{self.label}: {reason}") from error
             raise MissingFileError(f"{self.label}: no such file") from error
         except NotImplementedError as error:
             raise FileError(f"{self.label}: not possible with this kind of URL") from error
@@ -75,6 +80,18 @@ class Remote:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             reason = reason.replace(self.url, self.label)
             raise FileError(f"{self.label}: {reason}") from error
+
+    def _refusal(self, cause: BaseException | None) -> str | None:
+        """Why a web server gives no file, where it does not say that there is none.
+
+        For whatever goes wrong, fsspec says that.
+        """
+        if cause is None or not self.url.lower().startswith(_WEB):
+            return None
+        status = getattr(cause, "status", None)
+        if status is None:
+            return str(cause).replace(self.url, self.label) or type(cause).__name__
+        return None if status in _NO_FILE else f"{status} {getattr(cause, 'message', '')}".strip()
 
     def exists(self) -> bool:
         """Whether there is a file, or a folder, at this place."""
@@ -84,7 +101,7 @@ class Remote:
 
     def is_folder(self) -> bool:
         """Whether there are files below this place; on a web server, what ends with a slash."""
-        if self.url.lower().startswith(("http://", "https://")):  # asking would fetch the file
+        if self.url.lower().startswith(_WEB):  # asking would fetch the file
             return self.url.endswith("/")
         with self.errors():
             return bool(self.fs.isdir(self.path))
@@ -144,8 +161,14 @@ class _Reader:
             cache.fetcher = partial(self._part, cache.fetcher)
 
     def _part(self, fetch: Callable[[int, int], bytes], begin: int, end: int) -> bytes:
-        """A part of the file; what is longer than was asked for would move all that follows."""
-        data = fetch(begin, end)
+        """A part of the file; what is longer than was asked for would move all that follows.
+
+        A web server is asked for a byte beyond what it said that the file has.
+        """
+        last = end == self._file.size and self._place.url.lower().startswith(_WEB)
+        data = fetch(begin, end + last)
+        if last and len(data) == end + 1 - begin:
+            raise FileError(f"{self._place.label}: is longer than the server said")
         if len(data) > end - begin:
             raise FileError(f"{self._place.label}: {_NO_PARTS}")
         return data

@@ -1,8 +1,11 @@
 """What can be told of a URL by looking at it. Light: the command line asks before all else."""
 
+import os
 import re
 from typing import TypeVar
 from urllib.parse import unquote
+
+from densor.errors import ArgumentError
 
 T = TypeVar("T")
 CHAIN = "::"  # between the URLs of file systems that are put on each other
@@ -17,12 +20,30 @@ def is_url(place: object) -> bool:
 
 
 def plain(place: T) -> T | str:
-    """The path where `place` is a `file://` URL (RFC 8089), else `place` as it is."""
+    """The path where `place` is a `file://` URL (RFC 8089), else `place` as it is.
+
+    ArgumentError for a text that can be no path.
+    """
+    if isinstance(place, str):
+        _check(place)
+    elif isinstance(place, os.PathLike):
+        _check(os.fspath(place))
     if not isinstance(place, str) or not place.lower().startswith("file://"):
         return place
     _, _, rest = place.partition("://")
     host, slash, path = rest.partition("/")
     return unquote(slash + path) if host in ("", "localhost") else place
+
+
+def _check(path: str | bytes) -> None:
+    """Refuses what the system takes for the current folder, or what Python has errors of its own
+    for."""
+    try:
+        encoded = os.fsencode(path)
+    except UnicodeEncodeError:
+        raise ArgumentError(f"{path!r}: no path has such a character") from None
+    if not encoded or 0 in encoded:
+        raise ArgumentError(f"{path!r}: is no path")
 
 
 def label(place: object) -> str:

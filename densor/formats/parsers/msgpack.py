@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from densor import dtypes
 from densor.errors import FormatError, TruncatedError
 from densor.formats.parsers.contents import Contents, Head, Window, plain
-from densor.formats.tensors import MAX_DIMENSIONS, MAX_NAME, TensorInfo
+from densor.formats.tensors import MAX_DIMENSIONS, MAX_NAME, Distinct, TensorInfo
 
 _MAX_VALUES = 1 << 20
 _MAX_VALUES_WITHOUT = 1 << 14  # before the first array
@@ -105,23 +105,22 @@ def find(head: Head) -> Contents | None:
     first = head.first(2)
     if head.random is None or len(first) < 2 or not _begins_map(first):
         return None
-    tensors: dict[str, TensorInfo] = {}
-    times: dict[str, int] = {}  # that a name was wanted by another array
-    left = _MAX_NAMES
+    found: list[TensorInfo] = []
+    distinct = Distinct()
     cursor = _Cursor(Window(head.random), 0, head.random.size)
     try:
         for tensor in _arrays(cursor):
-            left -= len(tensor.name)
-            if left < 0:
-                break
-            wanted = name = tensor.name
-            while name in tensors:
-                times[wanted] = times.get(wanted, 1) + 1
-                name = f"{wanted} ({times[wanted]})"
-            tensors[name] = tensor._replace(name=name)
-    except (FormatError, TruncatedError):
-        pass  # the arrays up to there are what they are
-    return plain(list(tensors.values())) if tensors else None
+            found.append(tensor._replace(name=distinct.of(tensor.name)))
+    except (FormatError, TruncatedError):  # the arrays up to there are what they are
+        found.append(_unread("what follows"))
+    tensors = [tensor for tensor in found if tensor.plain]
+    others = [tensor for tensor in found if not tensor.plain]
+    return plain(tensors)._replace(others=others) if tensors else None
+
+
+def _unread(name: str) -> TensorInfo:
+    """What stands in the message and cannot be read."""
+    return TensorInfo(name, "unknown", (), 0, 0)
 
 
 def _begins_map(first: bytes) -> bool:
@@ -135,6 +134,7 @@ def _arrays(cursor: _Cursor) -> Iterator[TensorInfo]:
     """All arrays within a message, by the keys that lead to them, in the order of the file."""
     open_ones: list[tuple[Iterator[int], bool, str]] = []  # what is left, whether a map, its name
     most, values, name = _MAX_VALUES_WITHOUT, 0, ""
+    letters = _MAX_NAMES
     while True:
         values += 1
         if values > most:
@@ -150,7 +150,10 @@ def _arrays(cursor: _Cursor) -> Iterator[TensorInfo]:
         else:
             found = _array(cursor, size, name)
             if found is not None:
-                most = _MAX_VALUES
+                most = _MAX_VALUES if found.plain else most
+                letters -= len(name)
+                if letters < 0:
+                    raise FormatError("message has too many names")
                 yield found
         following = _following(cursor, open_ones)
         if following is None:
@@ -184,9 +187,11 @@ def _array(cursor: _Cursor, size: int, name: str) -> TensorInfo | None:
     cursor.skip(size)
     inner = _Cursor(cursor._window, begin, begin + size)
     try:
-        return _tensor(inner, begin + size, name) if inner.number(1) == _ARRAY else None
+        if inner.number(1) != _ARRAY:
+            return None
+        return _tensor(inner, begin + size, name) or _unread(name)
     except (FormatError, TruncatedError):
-        return None
+        return _unread(name)
 
 
 def _tensor(inner: _Cursor, end: int, name: str) -> TensorInfo | None:

@@ -30,6 +30,7 @@ from densor.formats.parsers.torch_pickle import (
     Place,
     Tensor,
     is_size,
+    within,
 )
 from densor.formats.parsers.torch_storages import contents_of
 from densor.formats.parsers.zip_members import Member
@@ -49,6 +50,7 @@ _TEXTS = {  # what precedes texts, and whether they are bytes as they are
 }
 _ENCODE = (Global("_codecs", "encode"), Global("codecs", "encode"))
 _SAMPLE = 1 << 16  # bytes of integers that may be BF16
+_CLASSES = ("ndarray", "matrix", "memmap")  # whose elements are all that they are
 _MODULES = {
     f"numpy.{core}.{name}" for core in ("core", "_core") for name in ("multiarray", "numeric")
 }
@@ -69,12 +71,23 @@ class _Type:
         self.little = True
 
 
+class _Begun(Node):
+    """An array that gets its elements later. `odd`: its class, where that is not numpy's own."""
+
+    def __init__(self, kind: Any) -> None:
+        super().__init__()
+        name = kind.name if isinstance(kind, Global) else "subclass"
+        own = isinstance(kind, Global) and kind.module.partition(".")[0] == "numpy"
+        self.odd = "" if own and name in _CLASSES else name
+
+
 class _Arrays(Machine):
     """A machine that knows arrays of numpy. `places`: of their elements, by key; `texts`: of those
-    whose elements are a text."""
+    whose elements are a text; `arrays`: all, in order."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.arrays: list[Tensor | Opaque] = []
         self.places: dict[str, Member] = {}
         self.texts: dict[_Text, Notation] = {}
         self._left = _PATIENCE
@@ -106,8 +119,8 @@ class _Arrays(Machine):
             self.reduce(None)
             return
         module, name = function
-        if module in _MODULES and name == "_reconstruct":
-            made: Any = Node()
+        if module in _MODULES and name == "_reconstruct" and arguments:
+            made: Any = _Begun(arguments[0])
         elif module in _MODULES and name == "_frombuffer" and len(arguments) == 4:
             place, kind, shape, order = arguments
             made = self._array(place, kind, shape, order == "F")
@@ -127,15 +140,28 @@ class _Arrays(Machine):
         if isinstance(target, _Type):
             self.take(1)
             target.little = len(parts) > 1 and parts[1] in _ORDERS
-        elif isinstance(target, Node) and len(parts) == 5 and isinstance(parts[2], _Type):
+        elif isinstance(target, Node) and len(parts) in (5, 7) and isinstance(parts[2], _Type):
             self.take(1)
-            _, shape, kind, fortran, place = parts
-            target.items = [("", self._array(place, kind, shape, fortran is True))]
+            _, shape, kind, fortran, place = parts[:5]
+            array = self._array(place, kind, shape, fortran is True)
+            odd = "masked" if len(parts) == 7 else target.odd if isinstance(target, _Begun) else ""
+            if odd and isinstance(array, Tensor | Opaque):  # more than an array
+                array = Opaque(f"{array.dtype} {odd}", (array,))
+            target.items = [("", array)]
         else:
             self.build(None)
 
     def _array(self, place: Any, kind: Any, shape: Any, fortran: bool) -> Any:
         """An array of what stands in one place, opaque where it cannot be that."""
+        array = self._array_at(place, kind, shape, fortran)
+        self.arrays += [array] if isinstance(array, Tensor | Opaque) else []
+        return array
+
+    def _array_at(self, place: Any, kind: Any, shape: Any, fortran: bool) -> Any:
+        if isinstance(place, Node) and isinstance(kind, _Type):  # the objects in it
+            if not any(within(place)):
+                return Opaque("object")
+            return place if shape != () else Node([("", place.items[0][1])])
         if not isinstance(place, Place | _Text) or not isinstance(kind, _Type):
             return Node()
         if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS:
@@ -203,6 +229,7 @@ def arrays_in(random: RandomSource, begin: int, end: int) -> Contents | None:
         names.collect(machine.run(PickleFile(random, begin, end)), "", 0)
     if not machine.places and not machine.texts:
         return None
+    names.collect_others(machine.arrays)
     others = {
         name: tensor
         for name, tensor in names.found.items()

@@ -18,7 +18,7 @@ from densor.dtypes import is_known, nbytes
 from densor.errors import FormatError
 from densor.formats.io.sources import RandomSource
 from densor.formats.parsers.contents import Contents, Head, Stretch, Window
-from densor.formats.tensors import TensorInfo
+from densor.formats.tensors import Distinct, TensorInfo
 
 _MAX_FIELDS = 1 << 20
 _MAX_DEPTH = 24
@@ -185,7 +185,7 @@ def find(head: Head) -> Contents | None:
     found = _read(head)
     if found is None:
         return None
-    listed: dict[str, TensorInfo] = {}
+    named: list[TensorInfo] = []
     stretches = [
         Stretch(begin, end - begin, "U8", ((end - begin) // 5,), _TAGGED)
         for begin, end in found.tagged
@@ -197,8 +197,8 @@ def find(head: Head) -> Contents | None:
         stretches += _varints(tensor)
         if tensor.sparse:
             info = info._replace(dtype=f"{info.dtype} sparse")
-        listed.setdefault(info.name or f"@{info.offset}", info)
-    named = [info for name, info in listed.items() if name == info.name]
+        if info.name:
+            named.append(info)
     known = [info for info in named if info.plain]
     return Contents(known, stretches, [info for info in named if not info.plain])
 
@@ -242,6 +242,9 @@ def _read(head: Head) -> _Found | None:
         return None
     found = _Found()
     _walk(_Reader(head.random), "model", 0, head.random.size, found, 0)
+    distinct = Distinct()  # each graph has names of its own
+    for tensor in found.tensors:
+        tensor.name = distinct.of(tensor.name) if tensor.name else ""
     return found
 
 

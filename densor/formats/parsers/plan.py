@@ -97,6 +97,7 @@ class Plan(NamedTuple):
     tensors: Sequence[TensorInfo]
     others: list[TensorInfo] = []  # noqa: RUF012
     lossy: bool = False  # whether the file says that it only approximates another
+    given_up: Sequence[str] = ()  # formats that it begins as and could not be followed in, and why
 
     @property
     def listed(self) -> Sequence[TensorInfo]:
@@ -135,13 +136,21 @@ def plan_file(
         segments = [Segment(kind, whole), Segment(BYTES, None)] if whole else [Segment(kind, None)]
         return Plan(None, source, segments, [])
     head = Head(source, size, random, name)
-    formats = _likely(head) if told is None else (("onnx-data", lambda head: plain(told)),)
+    formats = _likely(head)
+    if told is not None:  # but by safetensors files, which tell of their own
+        formats = (FORMATS[0], ("onnx-data", lambda head: plain(told)))
+    given_up: list[str] = []
     with collection_paused():
         for format_name, find in formats:
-            contents = _sound(find, head)
+            try:
+                contents = _sound(find, head)
+            except (FormatError, LimitError, TruncatedError) as error:
+                given_up.append(f"{format_name}: {error}")
+                continue
             if contents is not None:
-                return plan_contents(format_name, contents, head.rewound(), level)
-    return Plan(None, head.rewound(), [Segment(BYTES, None)], [])
+                plan = plan_contents(format_name, contents, head.rewound(), level)
+                return plan._replace(given_up=given_up)
+    return Plan(None, head.rewound(), [Segment(BYTES, None)], [], given_up=given_up)
 
 
 def _likely(head: Head) -> Iterable[tuple[str, Callable[[Head], Contents | None]]]:
@@ -172,10 +181,7 @@ def _sound(find: Callable[[Head], Contents | None], head: Head) -> Contents | No
     Of stretches that overlap, the later one is given up; of one that reaches beyond the end of the
     file, what does. A tensor that cannot be read is listed among the others.
     """
-    try:
-        contents = find(head)
-    except (FormatError, LimitError, TruncatedError):
-        return None
+    contents = find(head)
     if contents is None or contents.table is not None:
         return contents
     end = 0

@@ -218,7 +218,10 @@ class Names:
         self._seen: set[int] = set()
 
     def collect(self, thing: Any, name: str, depth: int) -> None:
-        """Names all tensors within `thing`; each container only where it is met first."""
+        """Names all tensors within `thing`; each container of several only where met first."""
+        if isinstance(thing, Node) and len(thing.items) == 1 and not thing.items[0][0]:
+            ((_, inner),) = thing.items  # an array of numpy, which may have several names
+            thing = inner if isinstance(inner, Tensor | Opaque) else thing
         if isinstance(thing, Tensor | Opaque):
             self._add(name, thing)
         elif id(thing) not in self._seen and depth < MAX_DEPTH:
@@ -237,7 +240,7 @@ class Names:
 
     def collect_others(self, made: list[Tensor | Opaque]) -> None:
         """Adds those that no name leads to, as they are known to be there."""
-        reached = {id(tensor) for tensor in _within(tuple(self.found.values()))}
+        reached = {id(tensor) for tensor in within(tuple(self.found.values()))}
         for tensor in made:
             if id(tensor) not in reached:
                 self._add("unnamed", Opaque(f"{tensor.dtype} unnamed"))
@@ -250,7 +253,7 @@ def _items(thing: Any) -> list[tuple[str, Any]]:
     return [(str(i), value) for i, value in enumerate(thing)] if type(thing) is tuple else []
 
 
-def _within(thing: Any) -> Iterator[Tensor | Opaque]:
+def within(thing: Any) -> Iterator[Tensor | Opaque]:
     """All tensors within a container, and the parts of these."""
     seen: set[int] = set()
     left = [thing]

@@ -58,11 +58,16 @@ def is_coded(slot: Any) -> bool:
     if not isinstance(slot, dict):
         return False
     m, v = slot.get(_M), slot.get(_V)
-    if type(m) is not torch.Tensor or type(v) is not torch.Tensor or m.shape != v.shape:
+    return _is_plain(m) and _is_plain(v) and shape_of(slot) == tuple(slot[_V].shape)
+
+
+def _is_plain(tensor: Any) -> bool:
+    if type(tensor) is not torch.Tensor or tensor.is_nested:
         return False
-    return all(
-        t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in (m, v)
-    )
+    form = tensor.dtype, tensor.layout, tensor.device.type
+    if form != (torch.float32, torch.strided, "cpu"):
+        return False
+    return tensor.is_contiguous() and not tensor.is_neg()  # whose memory holds other numbers
 
 
 def shape_of(slot: Any) -> tuple[int, ...]:

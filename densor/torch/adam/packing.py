@@ -18,6 +18,7 @@ from densor.codec.adam import replay
 from densor.codec.adam.replay import Moments, Step, Words
 from densor.codec.adam.scaled import Halves
 from densor.codec.zstd import zstd_compress
+from densor.errors import ArgumentError
 from densor.runtime.arguments import need
 from densor.torch.adam import layout, scales
 from densor.torch.adam.groups import (
@@ -221,7 +222,8 @@ def _entry(
 
 
 def _saved_rest(state: State, groups: Sequence[Group]) -> bytes:
-    """The state without what groups have, as torch.save writes it."""
+    """The state without what groups have, as torch.save writes it; ArgumentError for what torch
+    cannot save, or does not load again as mere numbers."""
     coded = {key for group in groups for key in group.keys}
     slots = {
         key: {name: value for name, value in slot.items() if name not in MOMENTS}
@@ -230,5 +232,12 @@ def _saved_rest(state: State, groups: Sequence[Group]) -> bytes:
         for key, slot in slots_of(state).items()
     }
     buffer = io.BytesIO()
-    torch.save({**state, "state": slots}, buffer)
+    try:
+        torch.save({**state, "state": slots}, buffer)
+    except Exception as error:  # what values raise as they are pickled may be anything
+        raise ArgumentError(f"state of an optimizer cannot be saved: {error}") from error
+    buffer.seek(0)
+    odd = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(buffer))
+    if odd:
+        raise ArgumentError(f"state of an optimizer holds what is not loaded again: {odd[0]}")
     return buffer.getvalue()
