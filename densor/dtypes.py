@@ -36,6 +36,7 @@ LATER = {
     "F8_E4M3B11FNUZ": 1,
     "F8_E4M3IEEE": 1,
     "F8_E3M4": 1,
+    "F8_E5M3": 1,  # no sign; since 0.19
     "C32": 4,
     "BC32": 4,
     "BITS8": 1,
@@ -77,6 +78,7 @@ _NAMES |= {
     "F8_E4M3B11FNUZ": "float8_e4m3b11fnuz",
     "F8_E4M3IEEE": "float8_e4m3",
     "F8_E3M4": "float8_e3m4",
+    "F8_E5M3": "float8_e5m3fnu",
     "C32": "complex32",
     "BC32": "bcomplex32",
     "F4_X2": "float4_e2m1fn_x2",
@@ -92,6 +94,7 @@ _NAMES |= {
     **{f"U{bits}_B": f"uint{bits}" for bits in range(1, 8)},
 }
 _ALIASES = {"FP": "F", "INT": "I", "UINT": "U", "FLOAT": "F", "BFLOAT": "BF", "COMPLEX": "C"}
+_LONGER = {"F8_E4M3FN": "F8_E4M3", "F8_E8M0FNU": "F8_E8M0", "F8_E5M3FNU": "F8_E5M3"}
 _FROM_LIBRARY = {name: key for key, name in _NAMES.items()}
 
 
@@ -145,7 +148,7 @@ def parse_dtype(name: str) -> str:
         if upper.startswith(alias) and upper[len(alias) : len(alias) + 1].isdigit():
             upper = _ALIASES[alias] + upper[len(alias) :]
             break
-    upper = {"F8_E4M3FN": "F8_E4M3", "F8_E8M0FNU": "F8_E8M0"}.get(upper, upper)
+    upper = _LONGER.get(upper, upper)
     if upper not in SIZES or upper == "VOID":
         known = ", ".join(
             sorted(key.lower() for key in SIZES if key not in LATER and key != "VOID")

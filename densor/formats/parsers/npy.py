@@ -42,7 +42,12 @@ _SHAPE = re.compile(rb"""['"]shape['"]\s*:\s*\(([\d\s,]*)\)""")
 
 # What numpy calls types of ml_dtypes, which have no letter of their own: only those are
 # little-endian, all others that are nothing but bytes have no order.
-_ML_DTYPES = {("<", "V", 2): "BF16", ("<", "f", 1): "F8_E5M2"}
+_ML_DTYPES = {
+    ("<", "V", 2): "BF16",
+    ("<", "f", 1): "F8_E5M2",
+    ("<", "c", 4): "C32",  # since its version 0.7
+    (">", "c", 4): "C32",
+}
 
 
 # What columns of records are taken for whose type has no place in tables: bits of numbers.
@@ -211,8 +216,8 @@ def _unknown(text: bytes) -> str | None:
     name = b"".join(descr.groups(b"")).decode()
     try:
         return np.dtype(name).str
-    except (TypeError, ValueError):
-        return None
+    except (TypeError, ValueError):  # of a package that gives numpy more types
+        return name
 
 
 class Records(NamedTuple):
