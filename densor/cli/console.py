@@ -34,11 +34,22 @@ def put(text: str, flush: bool = False) -> None:
 
 
 def fail(names: Sequence[str], error: BaseException) -> None:
-    """The one line for an error: begins with one of the files `names`, else with the first."""
+    """The one line for an error: begins with one of the files `names`, else with the first.
+
+    None where whoever read the output has gone away, such as `head`: there is nothing to be told.
+    """
+    if _nobody_reads(error):
+        return
     reason = _reason(error)
     if names and not any(reason.startswith(f"{name}: ") for name in names):
         reason = f"{names[0]}: {reason}"
     say(f"densor: {reason}")
+
+
+def _nobody_reads(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, BrokenPipeError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _reason(error: BaseException) -> str:

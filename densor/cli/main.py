@@ -15,6 +15,8 @@ def main(argv: list[str]) -> int:
         return dispatch(argv)
     try:
         print(text, flush=True)
+    except BrokenPipeError:
+        return 1  # whoever read has gone away, such as `head`
     except OSError as error:
         print(f"densor: stdout: {error.strerror}", file=sys.stderr)
         return 1

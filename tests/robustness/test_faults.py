@@ -453,7 +453,7 @@ def test_two_processes_append(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_away(tmp_path: Path) -> None:
-    """`densor -c big | head`: an error, no traceback, no file."""
+    """`densor -c big | head`: exit code 1, no word, no file."""
     (tmp_path / "a").write_bytes(FIRST)
     (tmp_path / "a.densor").write_bytes(PACKED_FIRST)
     for argv in (["-c", "a"], ["pack", "-", "a"]):
@@ -473,6 +473,5 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
             b"densor: first run on this processor: compiling kernels, cached for later runs ...\n"
         )
         said = said.removeprefix(notice)  # where nothing has compiled them before
-        assert said.startswith(b"densor: ") and said.endswith(b"Broken pipe\n"), said
-        assert said.count(b"\n") == 1
+        assert said == b"", argv
     assert sorted(os.listdir(tmp_path)) == ["a", "a.densor"]
