@@ -167,7 +167,7 @@ class FewEncoder:
         """Counts what is to be coded of all parts, once `fit` was called with them."""
         by_size = sorted(parts, key=lambda part: -part.new.size)
         groups = [by_size[k :: workers.threads] for k in range(workers.threads)]
-        for task in [workers.submit(self.record, *group) for group in groups if group]:
+        for task in [workers.submit(self.record, *some) for some in groups if some]:
             task.result()
 
     def record(self, *parts: Part) -> None:
