@@ -59,8 +59,7 @@ def encode(
     if not _worth_it(list(parts.values())):
         return None
     encoder.fit(list(parts.values()))
-    for part in parts.values():
-        encoder.record(part)
+    encoder.record_all(list(parts.values()), workers)
     parameters = few_params.pack(encoder.decide())
     coded = {
         place: workers.submit(encoder.code, part) for place, part in parts.items() if part.number

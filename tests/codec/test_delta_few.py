@@ -1,5 +1,7 @@
 """Changes of few elements: kernels and the reference decoder, elements of all sizes and blocks."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from helpers import random_state
@@ -9,6 +11,7 @@ from densor.codec.delta import few_decoder, few_params
 from densor.codec.delta.few_encoder import FewEncoder
 from densor.codec.delta.payload import FEW_CODED, HEAD
 from densor.errors import FormatError
+from densor.runtime.workers import Workers
 
 _DTYPES = {"F8_E4M3": 1, "F16": 2, "BF16": 2, "F32": 4, "F64": 8}
 
@@ -86,3 +89,26 @@ def test_parameters_of_another_method_are_refused(at: int) -> None:
     packed[at] += 1
     with pytest.raises(FormatError, match="another method"):
         few_params.parse(bytes(packed))
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_parts_are_recorded_by_all_threads_as_one_by_one(threads: int) -> None:
+    rng = random_state("few threads")
+    old = rng.integers(0x3E00, 0x4000, 30_000).astype(np.uint16)
+    new = old + (rng.random(old.size) < 0.02).astype(np.uint16)
+    found = []
+    for together in (True, False):
+        encoder = FewEncoder("BF16", 2)
+        parts = []
+        for begin, end in pairwise((0, 40, 9000, 9500, 21_000, 30_000)):
+            part = encoder.survey(new[begin:end].view(np.uint8), old[begin:end].view(np.uint8))
+            assert part is not None
+            parts.append(part)
+        encoder.fit(parts)
+        if together:
+            encoder.record_all(parts, Workers(threads))
+        else:
+            for part in parts:
+                encoder.record(part)
+        found.append([few_params.pack(encoder.decide()), *map(encoder.code, parts)])
+    assert found[0] == found[1]

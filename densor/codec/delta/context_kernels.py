@@ -5,6 +5,7 @@ from numba import njit, types
 
 from densor.entropy.jit import kernel
 
+_U16_2D = types.uint16[:, ::1]
 _U32_2D = types.uint32[:, ::1]
 _I64 = types.int64[::1]
 _F64_2D = types.float64[:, ::1]
@@ -13,6 +14,23 @@ _IN_UNITS = 65536.0  # code lengths are in 2^-16 bits
 _ROUNDS = 2
 _SYMBOL_BITS = 9.0  # what a symbol in use costs in a packed table, about
 _TABLE_BITS = 64.0  # what a table costs besides
+
+
+@njit
+def _keep_used(rows, kept, used, own):
+    """Fills `kept[r]` with the `used[r]` symbols that row r has, of which most rows lack most, and
+    `own` with what each row costs by its own code lengths."""
+    for r in range(rows.shape[0]):
+        total, many = 0.0, 0
+        for s in range(rows.shape[1]):
+            total += np.float64(rows[r, s]) + _SEEN
+            kept[r, many] = s
+            many += rows[r, s] != np.uint32(0)
+        used[r] = many
+        own[r] = 0.0
+        for k in range(many):
+            count = np.float64(rows[r, kept[r, k]])
+            own[r] += count * np.floor(_IN_UNITS * np.log2(total / (count + _SEEN)))
 
 
 @njit
@@ -51,13 +69,15 @@ def _cost_of_contexts(sums, lengths, scale):
 
 
 @njit
-def _split_contexts(rows, own, lengths, contexts, of, excess):
+def _split_contexts(rows, kept, used, own, lengths, contexts, of, excess):
     """Gives the row of each context that suits it least a context of its own; returns how many."""
     for r in range(rows.shape[0]):
         under = lengths[of[r]]
-        excess[r] = 0.0
-        for s in range(rows.shape[1]):
-            excess[r] += np.float64(rows[r, s]) * (under[s] - own[r, s])
+        cost = 0.0
+        for k in range(used[r]):
+            s = kept[r, k]
+            cost += np.float64(rows[r, s]) * under[s]
+        excess[r] = cost - own[r]
     made = contexts
     for c in range(contexts):
         worst, members = np.int64(-1), 0
@@ -73,16 +93,25 @@ def _split_contexts(rows, own, lengths, contexts, of, excess):
 
 
 @njit
-def _suit(rows, lengths, contexts, of):
-    """Each row gets the context whose code lengths suit its counts best."""
+def _suit(rows, kept, used, lengths, contexts, of, across, costs):
+    """Each row gets the context whose code lengths suit its counts best; of all contexts at once.
+
+    `across`: float64[symbols, contexts at least], and `costs` are used.
+    """
+    for c in range(contexts):
+        for s in range(rows.shape[1]):
+            across[s, c] = lengths[c, s]
     for r in range(rows.shape[0]):
+        costs[:] = 0.0
+        for k in range(used[r]):
+            s = kept[r, k]
+            count = np.float64(rows[r, s])
+            for c in range(contexts):
+                costs[c] += count * across[s, c]
         best = np.inf
         for c in range(contexts):
-            cost = 0.0
-            for s in range(rows.shape[1]):
-                cost += np.float64(rows[r, s]) * lengths[c, s]
-            if cost < best:
-                best = cost
+            if costs[c] < best:
+                best = costs[c]
                 of[r] = c
 
 
@@ -105,30 +134,34 @@ def _drop_empty(of, contexts, names):
 
 @kernel(
     types.float64(
-        _U32_2D, types.int64, types.float64, _I64, _I64, _U32_2D, _F64_2D, _F64_2D,
-        types.float64[::1], _I64,
+        _U32_2D, types.int64, types.float64, _I64, _I64, _U32_2D, _F64_2D, _U16_2D, _I64,
+        types.float64[::1], types.float64[::1], _I64, _F64_2D, types.float64[::1],
     )
 )  # fmt: skip
-def group_rows(rows, most, scale, best_of, of, sums, lengths, own, excess, names):
+def group_rows(
+    rows, most, scale, best_of, of, sums, lengths, kept, used, own, excess, names, across, costs
+):  # fmt: skip
     """Sets `best_of`, int64[rows], to the contexts of rows of counts that cost least; returns that.
 
     `rows`: uint32[rows, symbols], `most` contexts at most, `scale`: see `contexts.group`. Work
     space: `of`, int64[rows]; `sums`, uint32[2 * most, symbols]; `lengths`, float64[2 * most,
-    symbols]; `own`, float64[rows, symbols]; `excess`, float64[rows]; `names`, int64[2 * most].
+    symbols]; `kept`, uint16[rows, symbols + 1]; `used`, int64[rows]; `own` and `excess`,
+    float64[rows]; `names`, int64[2 * most]; `across`, float64[symbols, 2 * most]; `costs`,
+    float64[2 * most]. Costs are sums of whole numbers below 2^53, the same in any order.
     """
     of[:] = 0
     best_of[:] = 0
     contexts = 1
     _add_rows(rows, of, sums[:1])
     best = _cost_of_contexts(sums[:1], lengths, scale)
-    _code_lengths(rows, own)
+    _keep_used(rows, kept, used, own)
     while contexts < most and 2 * contexts <= of.size:
         before = contexts
-        contexts = _split_contexts(rows, own, lengths, contexts, of, excess)
+        contexts = _split_contexts(rows, kept, used, own, lengths, contexts, of, excess)
         for _ in range(_ROUNDS):
             _add_rows(rows, of, sums[:contexts])
             _code_lengths(sums[:contexts], lengths)
-            _suit(rows, lengths, contexts, of)
+            _suit(rows, kept, used, lengths, contexts, of, across, costs)
         contexts = _drop_empty(of, contexts, names)
         _add_rows(rows, of, sums[:contexts])
         cost = _cost_of_contexts(sums[:contexts], lengths, scale)

@@ -34,11 +34,12 @@ def group(
     """
     symbols = np.flatnonzero(counts.any(axis=0))
     rows = np.ascontiguousarray(counts[:, symbols], np.uint32)
-    of = np.empty(used.size, np.int64)
+    of, own = np.empty(used.size, np.int64), np.empty(used.size)
     size = 2 * most, symbols.size
     bits = group_rows(
         rows, most, scale, of, np.empty_like(of), np.empty(size, np.uint32), np.empty(size),
-        np.empty(rows.shape), np.empty(of.size), np.empty(2 * most, np.int64),
+        np.empty((used.size, symbols.size + 1), np.uint16), np.empty_like(of), own,
+        np.empty_like(own), np.empty(2 * most, np.int64), np.empty(size[::-1]), np.empty(2 * most),
     )  # fmt: skip
     return Grouping(_for_all_values(used, of, values), float(bits))
 

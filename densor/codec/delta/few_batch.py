@@ -12,6 +12,7 @@ from densor.codec.delta.few_encoder import FewEncoder, Part
 from densor.codec.delta.few_params import FewParameters
 from densor.codec.delta.payload import FEW_CODED, HEAD, SAME
 from densor.codec.interfaces import Encoder, Estimate
+from densor.runtime.workers import settle
 
 _CHUNK = 1 << 22  # bytes
 SAMPLE, _SAMPLES = 1 << 18, 8  # bytes at each place of a batch that is looked at, and places
@@ -38,8 +39,7 @@ class FewBatch(Encoder):
 
     def encode(self) -> Coding:
         """Counts all chunks, then starts coding them."""
-        for part in self._parts:
-            self._encoder.record(part)
+        self._encoder.record_all(self._parts, self._batch.workers)
         self._parameters = self._encoder.decide()
         submit = self._batch.workers.submit
         return Chunks(self, [submit(self._chunk, i) for i in range(len(self._parts))])
@@ -89,11 +89,20 @@ def _surveyed(
     if batch.base is None or batch.data.size < _MIN_BYTES or batch.data.size % size:
         return None
     encoder = FewEncoder(batch.kind.dtype, size)
-    parts = []
-    for begin in begins:
-        end = begin + step
-        part = encoder.survey(batch.data[begin:end], batch.base.data[begin:end])
+    old = batch.base.data
+
+    def survey(begin: int) -> Part | None:
+        return encoder.survey(batch.data[begin : begin + step], old[begin : begin + step])
+
+    first = survey(begins[0])  # mostly this tells where too much differs
+    if first is None:
+        return None
+    parts = [first]
+    tasks = [batch.workers.submit(survey, begin) for begin in begins[1:]]
+    for task in tasks:
+        part = task.result()
         if part is None:
+            settle(tasks)
             return None
         parts.append(part)
     return (encoder, parts) if any(part.number for part in parts) else None

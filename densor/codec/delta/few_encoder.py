@@ -3,6 +3,7 @@
 See docs/format/delta_few.md.
 """
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from densor.entropy.deferred import deferred
 from densor.entropy.rans import tables
 from densor.float_formats import number_format
 from densor.runtime.buffers import ThreadBuffers
+from densor.runtime.workers import Workers
 
 MAX_SHARE = 0.25  # of elements that change, beyond which other methods code faster and as well
 _MAX_CONTEXTS = 8
@@ -86,6 +88,7 @@ class FewEncoder:
         self._counted = np.zeros((CLASSES, 256), np.int64)
         self._seen = np.zeros((1, 256), np.int64)
         self._parameters: FewParameters | None = None
+        self._lock = threading.Lock()
 
     def survey(self, new: Bytes, old: Bytes) -> Part | None:
         """Looks at a part, as many bytes as in the base; None where too many elements differ.
@@ -160,8 +163,22 @@ class FewEncoder:
         extra = float((every.sum(axis=0) * table.counts).sum())
         self._token_bits = min(grouping.bits, float(rough_bits(counts)) * 1.02 + 500) + extra
 
-    def record(self, part: Part) -> None:
-        """Counts what is to be coded of a part, once `fit` was called with it."""
+    def record_all(self, parts: Sequence[Part], workers: Workers) -> None:
+        """Counts what is to be coded of all parts, once `fit` was called with them."""
+        by_size = sorted(parts, key=lambda part: -part.new.size)
+        groups = [by_size[k :: workers.threads] for k in range(workers.threads)]
+        for task in [workers.submit(self.record, *some) for some in groups if some]:
+            task.result()
+
+    def record(self, *parts: Part) -> None:
+        """Likewise, of some of them. May run in several threads at once."""
+        counted = np.zeros((CLASSES, 256), np.int64)
+        for part in parts:
+            self._record(part, counted)
+        with self._lock:
+            self._counted += counted
+
+    def _record(self, part: Part, counted: Counts) -> None:
         rates = self._rates
         part.first = few_params.first_code(UNIT * part.number / max(1.0, float(part.all @ rates)))
         blocks = -(-part.new.size >> self._block_bits)
@@ -180,7 +197,7 @@ class FewEncoder:
                 np.empty(SUMS, np.uint32),
                 classes,
                 part.counts,
-                self._counted,
+                counted,
             )
 
     def decide(self) -> FewParameters:
