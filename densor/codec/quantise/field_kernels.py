@@ -73,11 +73,16 @@ def _put_nibbles(codes, begin, step, out, at):
 
 
 @inlined
-def put_q2(codes, k, out, at):
+def put_q2_scales(codes, k, out, at):
     vectors.store_u8(out, at, vectors.load_u8(codes, CODES + 16 * k))
-    _put_pairs(codes, SUPER_BLOCK * k, 0, out, at + 16)
     copy_number(codes, k, out, at + 80)
     copy_number(codes, AT_ONCE + k, out, at + 82)
+
+
+@inlined
+def put_q2(codes, k, out, at):
+    put_q2_scales(codes, k, out, at)
+    _put_pairs(codes, SUPER_BLOCK * k, 0, out, at + 16)
 
 
 @inlined
@@ -119,10 +124,15 @@ def _put_six_bits(codes, k, out, at):
 
 
 @inlined
-def put_q4_or_q5(wide, codes, k, out, at):
+def put_q4_scales(codes, k, out, at):
     copy_number(codes, k, out, at)
     copy_number(codes, 8 + k, out, at + 2)
     _put_six_bits(codes, k, out, at + 4)
+
+
+@inlined
+def put_q4_or_q5(wide, codes, k, out, at):
+    put_q4_scales(codes, k, out, at)
     at += 16
     if wide:
         _put_bits(codes, SUPER_BLOCK * k, 4, out, at)
