@@ -66,12 +66,13 @@ def append(
     with file, to_be_replaced(path, file) as before, open_base(reading) as given:
         old = Archive(FileRandomSource(file), reading, given)
         try:
+            own = _new_name(old, Path(plain(source)), name)
             chosen = replace(chosen, recovery=_recovery(file, chosen))
             mode, same = before.st_mode & 0o777, partial(check_still_there, path, before)
             with whole_file(path, True, lambda: mode, last_check=same) as out:
                 entry = _chosen(old, base_entry, most_hops)
                 base = None if entry is None else _EntryInArchive(old, entry)
-                grown = _with_file(ArchiveWriter(out, chosen), old, base, Path(plain(source)), name)
+                grown = _with_file(ArchiveWriter(out, chosen), old, base, Path(plain(source)), own)
                 if chosen.recovery is not None:
                     protect(out, 0, chosen.recovery)
                 if chosen.verify:
@@ -81,12 +82,21 @@ def append(
         return grown
 
 
+def _new_name(old: Archive, source: Path, name: str | None) -> tuple[str, bool]:
+    """What the new entry is called, and whether that is escaped; ArgumentError if one is."""
+    own, escaped = entry_name(source) if name is None else (new_path(name), False)
+    if old.find(own) is not None:
+        hint = "give the new one another name with --name (name=)"
+        raise ArgumentError(f"archive already has an entry named {own!r}; {hint}")
+    return own, escaped
+
+
 def _with_file(
     writer: ArchiveWriter,
     old: Archive,
     base: "_EntryInArchive | None",
     source: Path,
-    name: str | None,
+    name: tuple[str, bool],
 ) -> Sizes:
     """Writes the archive with one more file in it; returns by how much it grew."""
     try:
@@ -115,9 +125,9 @@ def _add(
     writer: ArchiveWriter,
     base: "_EntryInArchive | None",
     source: Path,
-    name: str | None,
+    name: tuple[str, bool],
 ) -> None:
-    own, escaped = entry_name(source) if name is None else (new_path(name), False)
+    own, escaped = name
     with open_input(source) as opened:
         meta = EntryMeta(own, FILE, opened.size, mode=opened.mode, mtime_ns=opened.mtime_ns)
         meta.escaped, meta.owner = escaped or None, opened.owner

@@ -76,8 +76,14 @@ def test_append(cli: Callable[..., Ran], files: Path) -> None:
     ("argv", "message"),
     [
         ("append a.densor nothing", "nothing: no such file"),
+        ("append a.densor -", "-: no such file; densor append reads no stdin"),
+        ("append a.densor .", ".: is a folder; densor append adds one file"),
         ("append a.densor new --base-entry x", "a.densor: no file named 'x' in the archive"),
-        ("append a.densor old", "a.densor: archive already has an entry named 'old'"),
+        (
+            "append a.densor old",
+            "a.densor: archive already has an entry named 'old'; "
+            "give the new one another name with --name (name=)",
+        ),
         ("append old new", "old: *"),
         (
             "append nothing new",

@@ -35,8 +35,11 @@ def run(args: argparse.Namespace) -> int:
 def _append(args: argparse.Namespace) -> str:
     begin = f"; it begins with: densor pack {args.archive} {args.file}"
     checks.source_file(args.archive, missing=begin)
-    if not os.path.exists(args.file) or os.path.isdir(args.file):
-        raise FileError(f"{args.file}: no such file")
+    if os.path.isdir(args.file):
+        raise FileError(f"{args.file}: is a folder; densor append adds one file")
+    if not os.path.exists(args.file):
+        hint = "; densor append reads no stdin" if args.file == streams.DASH else ""
+        raise FileError(f"{args.file}: no such file{hint}")
     from densor.files.append import append
 
     with frame.moving(args, args.file, lambda: streams.regular_size(args.file)) as moved:

@@ -15,7 +15,14 @@ WEIGHTS = AT_ONCE * SUPER_BLOCK
 CODES = WEIGHTS  # of scales, behind those of weights; of minima
 MORE_CODES = CODES + 80
 HALVES = MORE_CODES + 80
-_LANES = 16
+_4 = np.uint64(4)
+# Of each byte of a word:
+_NIBBLES = np.uint64(0x0F0F0F0F0F0F0F0F)
+_PAIRS = np.uint64(0x0303030303030303)
+_HIGH_PAIRS = np.uint64(0x3030303030303030)
+_TOP_PAIRS = np.uint64(0xC0C0C0C0C0C0C0C0)
+_MIDDLE = np.uint64(0x2020202020202020)
+_WORD = np.uint64(0xFFFFFFFF)
 assert SUPER_CODES == HALVES + 32
 
 
@@ -66,49 +73,66 @@ def _put_nibbles(codes, begin, step, out, at):
 
 
 @inlined
-def put_q2(codes, k, out, at):
+def put_q2_scales(codes, k, out, at):
     vectors.store_u8(out, at, vectors.load_u8(codes, CODES + 16 * k))
-    _put_pairs(codes, SUPER_BLOCK * k, 0, out, at + 16)
     copy_number(codes, k, out, at + 80)
     copy_number(codes, AT_ONCE + k, out, at + 82)
+
+
+@inlined
+def put_q2(codes, k, out, at):
+    put_q2_scales(codes, k, out, at)
+    _put_pairs(codes, SUPER_BLOCK * k, 0, out, at + 16)
+
+
+@inlined
+def _three_bit_scales(codes, at):
+    """Eight scales as they are stored, with 32 added, six bits in a byte each."""
+    return (intrinsics.load_u64(codes, at) & np.uint64(0x3F3F3F3F3F3F3F3F)) ^ _MIDDLE
 
 
 @inlined
 def put_q3(codes, k, none, out, at):
     _put_bits(codes, SUPER_BLOCK * k, 2, out, at)
     _put_pairs(codes, SUPER_BLOCK * k, 0, out, at + 32)
-    scales = CODES + 16 * k
-    for j in range(12):
-        out[at + 96 + j] = 0
-    for j in range(_LANES):
-        code = (codes[scales + j] + 32) & 63
-        if none:
-            code = 0
-        out[at + 96 + j % 8] |= np.uint8((code & 15) << (4 * (j // 8)))
-        out[at + 104 + j % 4] |= np.uint8((code >> 4) << (2 * (j // 4)))
+    first = _three_bit_scales(codes, CODES + 16 * k)
+    second = _three_bit_scales(codes, CODES + 16 * k + 8)
+    if none:
+        first = second = np.uint64(0)
+    low = first & _NIBBLES | (second & _NIBBLES) << _4
+    high = first >> _4 & _PAIRS | (second & _HIGH_PAIRS)
+    intrinsics.store_u64(out, at + 96, low)
+    intrinsics.store_u32(out, at + 104, np.uint32((high | high >> np.uint64(30)) & _WORD))
     copy_number(codes, k, out, at + 108)
 
 
 @inlined
-def _put_six_bits(codes, begin, out, at, k):
-    """Scales (k = 0) or minima (k = 1) of a block of 8 groups, to 12 bytes of both."""
-    for j in range(8):
-        code = np.int64(codes[begin + j])
-        if j < 4:
-            out[at + 4 * k + j] |= np.uint8(code)
-        else:
-            out[at + 4 + j] |= np.uint8((code & 15) << (4 * k))
-            out[at + 4 * k + j - 4] |= np.uint8(code >> 4 << 6)
+def _first_six_bits(codes):
+    """Of eight numbers of six bits four, above them the high bits of the others."""
+    return np.uint32((codes | codes >> np.uint64(30) & _TOP_PAIRS) & _WORD)
+
+
+@inlined
+def _put_six_bits(codes, k, out, at):
+    """Scales and minima of a block of 8 groups, to 12 bytes."""
+    scales = intrinsics.load_u64(codes, CODES + 8 * k)
+    minima = intrinsics.load_u64(codes, MORE_CODES + 8 * k)
+    low = scales & _NIBBLES | (minima & _NIBBLES) << _4
+    intrinsics.store_u32(out, at, _first_six_bits(scales))
+    intrinsics.store_u32(out, at + 4, _first_six_bits(minima))
+    intrinsics.store_u32(out, at + 8, np.uint32(low >> np.uint64(32)))
+
+
+@inlined
+def put_q4_scales(codes, k, out, at):
+    copy_number(codes, k, out, at)
+    copy_number(codes, 8 + k, out, at + 2)
+    _put_six_bits(codes, k, out, at + 4)
 
 
 @inlined
 def put_q4_or_q5(wide, codes, k, out, at):
-    copy_number(codes, k, out, at)
-    copy_number(codes, 8 + k, out, at + 2)
-    for j in range(12):
-        out[at + 4 + j] = 0
-    _put_six_bits(codes, CODES + 8 * k, out, at + 4, 0)
-    _put_six_bits(codes, MORE_CODES + 8 * k, out, at + 4, 1)
+    put_q4_scales(codes, k, out, at)
     at += 16
     if wide:
         _put_bits(codes, SUPER_BLOCK * k, 4, out, at)

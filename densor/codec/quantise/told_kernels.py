@@ -15,8 +15,10 @@ from densor.codec.quantise.field_kernels import (
     MORE_CODES,
     WEIGHTS,
     put_q2,
+    put_q2_scales,
     put_q3,
     put_q4_or_q5,
+    put_q4_scales,
     put_q6,
 )
 from densor.codec.quantise.forms import Q2_K, Q3_K, Q4_K, Q5_K, SUPER_BLOCK
@@ -191,6 +193,31 @@ def _quanta(weights, begin, n, least, most, work, codes, quick):
 
 
 @inlined
+def _bytes(weights, begin, n, count, most, work, out, at):
+    """Quanta of a block from 0 to `most`, `count` a byte, of weights 32 apart; what is returned: as
+    `_quanta` has it, with products.
+    """
+    nearly = v.splat(NEARLY_HALF)
+    doubtful = v.less(nearly, nearly)
+    for part in range(_LANES // count):
+        byte = v.splat(f32(0.0))
+        unit = f32(1.0)
+        for k in range(count):
+            i = part // 2 * 2 * count + part % 2 + 2 * k
+            group = 16 * i // n
+            wanted = v.add(v.load(weights, begin + 16 * i), v.splat(work[_BEFORE + group]))
+            wanted = v.multiply(wanted, v.splat(work[_INVERSES + group]))
+            found = rounded(wanted)
+            off = v.size(v.subtract(wanted, found))
+            doubtful = v.either(doubtful, v.less(nearly, off))
+            found = v.lesser(v.greater(found, v.splat(f32(0.0))), v.splat(f32(most)))
+            byte = v.add(byte, v.multiply(found, v.splat(unit)))  # exact
+            unit *= f32(most + 1)
+        vectors.store_u8(out, at + 16 * part, v.integers(byte))
+    return vectors.bits_of(doubtful) != 0
+
+
+@inlined
 def _quantise(weights, begin, n, least, most, work, codes):
     if _quanta(weights, begin, n, least, most, work, codes, True):
         _quanta(weights, begin, n, least, most, work, codes, False)
@@ -201,16 +228,20 @@ def _block(form, weights, begin, told, number, work, codes, out, at):
     """Block `number` of those that something is told of."""
     if form == Q2_K:
         _four_bits(weights, begin, 3, told, 36 * number, work, codes)
-        _quantise(weights, begin, 16, 0, 3, work, codes)
-        put_q2(codes, 0, out, at)
+        put_q2_scales(codes, 0, out, at)
+        if _bytes(weights, begin, 16, 4, 3, work, out, at + 16):
+            _quanta(weights, begin, 16, 0, 3, work, codes, False)
+            put_q2(codes, 0, out, at)
     elif form == Q3_K:
         _signed(weights, begin, 4, 32, told, 18 * number, work, codes)
         _quantise(weights, begin, 16, -4, 3, work, codes)
         put_q3(codes, 0, 0, out, at)
     elif form == Q4_K:
         _six_bits(weights, begin, 15, told, 20 * number, work, codes)
-        _quantise(weights, begin, 32, 0, 15, work, codes)
-        put_q4_or_q5(False, codes, 0, out, at)
+        put_q4_scales(codes, 0, out, at)
+        if _bytes(weights, begin, 32, 2, 15, work, out, at + 16):
+            _quanta(weights, begin, 32, 0, 15, work, codes, False)
+            put_q4_or_q5(False, codes, 0, out, at)
     elif form == Q5_K:
         _six_bits(weights, begin, 31, told, 20 * number, work, codes)
         _quantise(weights, begin, 32, 0, 31, work, codes)

@@ -48,6 +48,7 @@ from densor.runtime.gc_pause import collection_paused
 from densor.runtime.in_turn import InTurn
 from densor.runtime.workers import Task, Workers, settle
 
+Filled = Callable[[Bytes, int], None]
 _Tensors = Mapping[str, tuple[IndexedEntry, TensorInfo]]
 _MAX_RECENT = 1 << 22  # bytes of a decoded chunk that is kept for the next tensor in it
 _PIECE = 1 << 25  # bytes of an entry that are read at a time
@@ -287,6 +288,22 @@ class Archive(EntryDecoder[IndexedEntry]):
 
         A whole entry is checked against its hash. `out`: memory for the bytes, if they fit.
         """
+        hasher = new_hash(entry.meta.hash) if (begin, end) == (0, entry.size) else None
+        data = self._read(entry, begin, end, out, hasher)
+        if hasher is not None:
+            self._check_digest(entry, hasher.digest())
+        return data
+
+    def _read(
+        self,
+        entry: IndexedEntry,
+        begin: int,
+        end: int,
+        out: Bytes | None,
+        hasher: Hash | None,
+        filled: Filled | None = None,
+    ) -> Bytes:
+        """Likewise, without a check of the whole. `hasher`, `filled`: see `_read_into`."""
         if not 0 <= begin <= end <= entry.size:
             raise ValueError("range outside the entry")
         if self._exceeds(end - begin):
@@ -301,12 +318,13 @@ class Archive(EntryDecoder[IndexedEntry]):
         recent = self._recent
         if recent is not None and out.size < entry.size and recent.holds(entry, begin, end):
             out[:] = recent.data[begin - recent.begin : end - recent.begin]
+            if hasher is not None:
+                hasher.update(out)
+            if filled is not None:
+                filled(out, begin)
             return out
         self._announce(entry, begin, end)
-        hasher = new_hash(entry.meta.hash) if out.size == entry.size else None
-        self._read_into(entry, begin, out, hasher)
-        if hasher is not None:
-            self._check_digest(entry, hasher.digest())
+        self._read_into(entry, begin, out, hasher, filled)
         return out
 
     def read_each(self, entries: Sequence[IndexedEntry]) -> Iterator[Bytes]:
@@ -369,12 +387,11 @@ class Archive(EntryDecoder[IndexedEntry]):
     ) -> Iterator[Bytes]:
         """A stretch of an entry in order, in bounded memory; a whole one is checked at its end."""
         end = entry.size if end is None else end
-        return (piece for _, piece in self._in_order(entry, begin, end, lambda size: None))
+        return self._in_order(entry, begin, end, lambda size: None)
 
     def read_to(self, entry: IndexedEntry, sink: Sink, progress: Progress | None) -> None:
         """All of an entry, in order, in bounded memory; checked at its end."""
-        for begin, piece in self._in_order(entry, 0, entry.size, sink.buffer):
-            sink.filled(piece, begin)
+        for piece in self._in_order(entry, 0, entry.size, sink.buffer, sink.filled):
             sink.done(piece)
             if progress is not None:
                 progress(piece.size)
@@ -385,17 +402,16 @@ class Archive(EntryDecoder[IndexedEntry]):
         begin: int,
         end: int,
         memory: Callable[[int], Bytes | None],
-    ) -> Iterator[tuple[int, Bytes]]:
-        """Where each piece begins, and the piece; `memory`: what it is decoded into, or None."""
-        checked = (begin, end) != (0, entry.size)
-        hasher = new_hash(entry.meta.hash)
+        filled: Filled | None = None,
+    ) -> Iterator[Bytes]:
+        """Piece by piece. `memory`: what it is decoded into, or None; `filled`: as `_read_into`."""
+        hasher = new_hash(entry.meta.hash) if (begin, end) == (0, entry.size) else None
         for first, last in self._stretches(entry, begin, end):
-            piece = self.read(entry, first, last, memory(last - first))
-            checked = checked or piece.size == entry.size  # by `read`
-            if not checked:
-                hasher.update(piece)
-            yield first, piece
-        if not checked:
+            piece = self._read(entry, first, last, memory(last - first), hasher, filled)
+            if hasher is not None and last == end:
+                self._check_digest(entry, hasher.digest())
+            yield piece
+        if hasher is not None and begin == end:
             self._check_digest(entry, hasher.digest())
 
     def _stretches(self, entry: IndexedEntry, begin: int, end: int) -> Iterator[tuple[int, int]]:
@@ -542,9 +558,16 @@ class Archive(EntryDecoder[IndexedEntry]):
         return found, found.size
 
     def _read_into(
-        self, entry: IndexedEntry, begin: int, out: Bytes, hasher: Hash | None = None
+        self,
+        entry: IndexedEntry,
+        begin: int,
+        out: Bytes,
+        hasher: Hash | None = None,
+        filled: Filled | None = None,
     ) -> None:
-        """`hasher`: gets all bytes in order, each while it is still in a cache."""
+        """`hasher`: gets all bytes in order, each while it is still in a cache. `filled`: gets
+        them in any order, with their places in the entry, from the threads that decode.
+        """
         budget = Budget(out.size, "bases of bases take too much to read; decompress as a whole")
         jobs: list[Task[Any]] = []
         at = 0
@@ -558,6 +581,8 @@ class Archive(EntryDecoder[IndexedEntry]):
                 decode(*arguments, target)
                 if hasher is not None:
                     turns.add(first, first + size, hasher.update, target)
+                if filled is not None:
+                    filled(target, begin + first)
 
             jobs.append(self._workers.submit(work))
 
@@ -573,6 +598,8 @@ class Archive(EntryDecoder[IndexedEntry]):
             if hasher is not None:
                 turns.wait(at)
                 hasher.update(out[at:])  # nothing, unless chunks are missing
+            if filled is not None:
+                filled(out[at:], begin + at)
         finally:
             settle(jobs)  # nobody writes to `out` any more, also after an error
 
