@@ -454,6 +454,20 @@ def test_any_scales_may_be_told(form: str) -> None:
     assert converted(words, "BF16", form, 256, told=some).tobytes() == odd
 
 
+@pytest.mark.parametrize("form", reference.RECORDS)
+def test_zeros_of_both_signs_have_the_same_guesses_everywhere(form: str) -> None:
+    """Pruned weights: the sign of 0 is in the guess of a number, and no order may settle it."""
+    signs = random_state("zeros told").integers(0, 2, (64, 256)).astype(np.uint32) << np.uint32(31)
+    weights = signs.view(np.float32)
+    weights[40:52] = np.where(np.arange(256) // 32 % 3 == 1, np.float32(-0.5), weights[40:52])
+    weights[52:] = np.where(np.arange(256) // 32 % 3 == 1, np.float32(1e-45), weights[52:])
+    data = weights.reshape(-1).view(np.uint8)
+    none = np.zeros(64 * 2 * reference.RECORDS[form][0] + 64 * reference.RECORDS[form][1], np.uint8)
+    made = converted(data, "F32", form, 256, told=none)
+    assert reference.quantise(weights.reshape(-1), form, none.tobytes()) == made.tobytes()
+    assert told_by(made, data, "F32", form, 256).tobytes() == none.tobytes()
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model and blocks of it by scales that no search finds."""

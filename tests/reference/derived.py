@@ -240,16 +240,17 @@ def _told(x: Floats, form: str, record: bytes) -> bytes:
     count, _ = RECORDS[form]
     numbers, bytes_ = struct.unpack_from(f"<{count}H", record), record[2 * count :]
     groups = x.reshape(8 if form in ("Q4_K", "Q5_K") else 16, -1)
-    least, greatest = groups.min(1), groups.max(1)
+    least = groups.min(1)
+    greatest = [group.max() if group.any() else group[-1] for group in groups]
     if count == 1:
         middle, reach = (4, 32) if form == "Q3_K" else (32, 128)
         v = [m if m2 < -m else m2 for m, m2 in zip(least, greatest, strict=True)]
         guesses = [[-each / f(middle) for each in v]]
-        high, low = max(guesses[0]), min(guesses[0])
+        high, low = max(guesses[0]), min(guesses[0])  # of zeros, the first
         tops = [-(low if high < -low else high) / f(reach)]
         span = (-reach, reach - 1)
     else:
-        least = np.minimum(least, f(0))
+        least = np.where(least < 0, least, f(0))
         guesses = [list((greatest - least) / f(TOPS[form])), list(f(0) - least)]
         span = (0, 15 if form == "Q2_K" else 63)
         tops = [max(each) / f(span[1]) for each in guesses]

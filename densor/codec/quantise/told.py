@@ -55,15 +55,23 @@ def _guesses(weights: Floats, form: str) -> tuple[list[Floats], list[Floats]]:
     groups = 8 if form in ("Q4_K", "Q5_K") else 16
     least = _folded(weights, groups, np.minimum)
     greatest = _folded(weights, groups, np.maximum)
+    last = weights.reshape(-1, groups, SUPER_BLOCK // groups)[:, :, -1]
+    greatest = np.where((least == 0) & (greatest == 0), last, greatest)
     if form in _REACH:
         half, reach = _REACH[form]
         scale = np.where(greatest < -least, least, greatest) * np.float32(-1 / half)
         high, low = scale.max(1), scale.min(1)
-        return [scale], [np.where(high < -low, low, high) * np.float32(-1 / reach)]
-    least = np.minimum(least, np.float32(0))
+        top = _or_first(np.where(high < -low, low, high), scale)
+        return [scale], [top * np.float32(-1 / reach)]
+    least = np.where(least < 0, least, np.float32(0))
     guesses = [(greatest - least) / np.float32(_LEVELS[form]), np.float32(0) - least]
     top = np.float32(_range(form)[1])
-    return guesses, [guess.max(1) / top for guess in guesses]
+    return guesses, [_or_first(guess.max(1), guess) / top for guess in guesses]
+
+
+def _or_first(extremes: Floats, guesses: Floats) -> Floats:
+    """Extremes of the guesses of each block; the first guess where all are 0, of either sign."""
+    return np.where(extremes == 0, guesses[:, 0], extremes)
 
 
 def _folded(weights: Floats, groups: int, extreme: np.ufunc) -> Floats:
