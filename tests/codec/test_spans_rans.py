@@ -172,9 +172,8 @@ def test_a_malformed_chunk_leaves_the_one_beside_it(turn: int) -> None:
             stored = np.array([len(each) for each in payloads], np.int64)
             sizes = np.full(2, row[t.SIZE])
             columns = [np.cumsum(stored) - stored, stored, np.full(2, 16)]
-            places = np.cumsum(sizes) - sizes
-            table = chunk_table(parameters, *columns, places, sizes, checked=True)
-            decoder = SpanDecoder(parameters, table)
+            columns += [np.cumsum(sizes) - sizes, sizes]
+            decoder = SpanDecoder(parameters, chunk_table(parameters, *columns, checked=True))
             out = np.empty(2 * row[t.SIZE], np.uint8)
             decoder.decode(np.frombuffer(b"".join(payloads), np.uint8), 0, 2, out)
             assert decoder.status[turn] == 0
