@@ -155,6 +155,33 @@ def test_damaged_payloads_are_refused_as_ever(others: int) -> None:
     assert refused > 100
 
 
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_malformed_chunk_leaves_the_one_beside_it(turn: int) -> None:
+    """Two are decoded at a time, here of different payloads: all below the checksums."""
+    rng = Random(turn)
+    refused = 0
+    for taken in samples():
+        row = taken.decoder.table[0].tolist()
+        model: Any = decoder_for(taken.models[row[t.MODEL]])
+        sound = taken.data[row[t.PAYLOAD] : row[t.PAYLOAD] + row[t.STORED]].tobytes()
+        parameters = RansParameters.of({16: model.model})
+        for _ in range(20):
+            spoilt = bytearray(sound[: rng.choice([len(sound), rng.randrange(len(sound))])])
+            spoilt[rng.randrange(len(spoilt))] ^= 1 << rng.randrange(8)
+            payloads = [sound, bytes(spoilt)][:: 1 - 2 * turn]
+            stored = np.array([len(each) for each in payloads], np.int64)
+            sizes = np.full(2, row[t.SIZE])
+            columns = [np.cumsum(stored) - stored, stored, np.full(2, 16)]
+            columns += [np.cumsum(sizes) - sizes, sizes]
+            decoder = SpanDecoder(parameters, chunk_table(parameters, *columns, checked=True))
+            out = np.empty(2 * row[t.SIZE], np.uint8)
+            decoder.decode(np.frombuffer(b"".join(payloads), np.uint8), 0, 2, out)
+            assert decoder.status[turn] == 0
+            assert out.reshape(2, -1)[turn].tobytes() == ordinary(taken, 0)
+            refused += int(decoder.status[1 - turn] not in (0, t.NOT_MINE))
+    assert refused > 70
+
+
 def test_a_damaged_chunk_leaves_the_one_beside_it() -> None:
     data = packed(weights("BF16", 4096, 1024), "BF16").copy()
     sound = take_apart(data, rans=True)

@@ -61,8 +61,8 @@ def _guesses(weights: Floats, form: str) -> tuple[list[Floats], list[Floats]]:
         half, reach = _REACH[form]
         scale = np.where(greatest < -least, least, greatest) * np.float32(-1 / half)
         high, low = scale.max(1), scale.min(1)
-        top = _or_first(np.where(high < -low, low, high), scale)
-        return [scale], [top * np.float32(-1 / reach)]
+        number = _or_first(np.where(high < -low, low, high), scale)
+        return [scale], [number * np.float32(-1 / reach)]
     least = np.where(least < 0, least, np.float32(0))
     guesses = [(greatest - least) / np.float32(_LEVELS[form]), np.float32(0) - least]
     top = np.float32(_range(form)[1])
