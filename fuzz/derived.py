@@ -57,7 +57,7 @@ def _compare(recipe: derived.Recipe, alike: dict[str, Any]) -> None:
     def find(name: str) -> int | None:
         return len(_entries()[name]) if name in _entries() else None
 
-    base = derived.DerivedBase(lambda _: [recipe], read, find)
+    base = derived.DerivedBase(lambda: [recipe], read, find)
     begin = recipe.tensors[0].offset if recipe.tensors else 0
     end = min(recipe.size, begin + _MOST)
     try:

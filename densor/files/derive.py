@@ -194,7 +194,7 @@ class Derivation(GivenBase):
 
     def matching(self, wanted: BaseRef) -> DerivedSource:
         """What an entry was coded against, to verify what was written."""
-        known = DerivedBase(lambda _: self._recipes, self._read, self._size)
+        known = DerivedBase(lambda: self._recipes, self._read, self._size)
         return known.matching(wanted)
 
     def _size(self, name: str) -> int | None:

@@ -393,11 +393,11 @@ def test_recipes_that_ask_for_what_is_not_there(packed: Path) -> None:
         raise AssertionError("read")
 
     for size in (None, 10):
-        base = derived.DerivedBase(lambda _: recipes, read, lambda name, size=size: size)
+        base = derived.DerivedBase(lambda: recipes, read, lambda name, size=size: size)
         with pytest.raises(FormatError):
             base.matching(wanted)
     with pytest.raises(DensorError):
-        derived.DerivedBase(lambda _: [], read, lambda name: 1 << 40).matching(wanted)
+        derived.DerivedBase(lambda: [], read, lambda name: 1 << 40).matching(wanted)
 
 
 @pytest.mark.parametrize("way", ["rewritten", "replaced", "cut"])
@@ -536,7 +536,7 @@ def test_scales_that_are_not_there_are_refused(told: Path, tmp_path: Path) -> No
 
     for size in (None, end - 1, end):
         sizes = {derived.SCALES: size, "model.safetensors": 1 << 40}
-        base = derived.DerivedBase(lambda _: parsed, read, sizes.get)
+        base = derived.DerivedBase(lambda: parsed, read, sizes.get)
         wanted = BaseRef(*parsed[0][:3])
         if size == end:
             base.matching(wanted)

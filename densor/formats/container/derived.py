@@ -5,7 +5,7 @@ says how it is made; docs/format/derived.md.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -171,15 +171,12 @@ class DerivedSource:
 class DerivedBase(GivenBase):
     """The bases of all files of an archive that are made from others in it.
 
-    `recipes`: those of a base, at least. `find`: the size of an entry that may be made from, None
-    for others.
+    `recipes`: of all that the archive has, so that damage of one is said whichever is wanted.
+    `find`: the size of an entry that may be made from, None for others.
     """
 
     def __init__(
-        self,
-        recipes: Callable[[BaseRef], Iterable[Recipe]],
-        read: Read,
-        find: Callable[[str], int | None],
+        self, recipes: Callable[[], list[Recipe]], read: Read, find: Callable[[str], int | None]
     ) -> None:
         super().__init__(DerivedSource(0, [], read), NAME)
         self._recipes = recipes
@@ -197,7 +194,7 @@ class DerivedBase(GivenBase):
             known = self._matched.get(wanted.digest)
             if known is not None and known.size == wanted.size:
                 return known
-            for recipe in self._recipes(wanted):
+            for recipe in self._recipes():
                 if recipe[:3] == wanted[:3]:
                     self._check(recipe)
                     source = DerivedSource(recipe.size, recipe.tensors, self._read_entry)
@@ -230,23 +227,10 @@ def dump(recipes: list[Recipe]) -> bytes:
 
 def parse(data: bytes) -> list[Recipe]:
     """The recipes of an archive; FormatError where they contradict themselves."""
-    return [_recipe(item) for item in _listed(data)]
-
-
-def _listed(data: bytes) -> list[object]:
-    """The recipes, of which nothing has been looked at."""
     found = strictjson.loads(data, NAME).get("files")
     if not isinstance(found, list):
         raise FormatError(f"{NAME} lists no files")
-    return found
-
-
-def _makes(item: object, wanted: BaseRef) -> bool:
-    """Whether a recipe may be that of a base; one that is none may be any."""
-    if not isinstance(item, dict):
-        return True
-    digest = [wanted.hash_kind, wanted.digest.hex()]
-    return (item.get("size"), item.get("digest")) == (wanted.size, digest)
+    return [_recipe(item) for item in found]
 
 
 def _recipe(item: object) -> Recipe:
@@ -289,15 +273,15 @@ def derived_in(archive: Any) -> GivenBase | None:
     said = archive.find(NAME)
     if said is None or said.meta.kind != BYTES:
         return None
-    kept: list[list[object]] = []
+    kept: list[list[Recipe]] = []
 
-    def recipes(wanted: BaseRef) -> list[Recipe]:
-        with collection_paused():
-            if not kept:
-                if said.size > MAX_RECIPES:
-                    raise LimitError(f"{NAME} has {said.size} bytes")
-                kept.append(_listed(archive.alone(said, 0, said.size).tobytes()))
-            return [_recipe(item) for item in kept[0] if _makes(item, wanted)]
+    def recipes() -> list[Recipe]:
+        if not kept:
+            if said.size > MAX_RECIPES:
+                raise LimitError(f"{NAME} has {said.size} bytes")
+            with collection_paused():
+                kept.append(parse(archive.alone(said, 0, said.size).tobytes()))
+        return kept[0]
 
     def read(name: str, begin: int, end: int) -> Bytes:
         data: Bytes = archive.alone(archive.entry(name), begin, end)
