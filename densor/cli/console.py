@@ -36,7 +36,7 @@ def put(text: str, flush: bool = False) -> None:
 def fail(names: Sequence[str], error: BaseException) -> None:
     """The one line for an error: begins with one of the files `names`, else with the first.
 
-    None where whoever read the output has gone away, such as `head`: there is nothing to be told.
+    None where whoever read stdout has gone away, such as `head`: there is nothing to be told.
     """
     if _nobody_reads(error):
         return
@@ -47,9 +47,21 @@ def fail(names: Sequence[str], error: BaseException) -> None:
 
 
 def _nobody_reads(error: BaseException | None) -> bool:
+    """Whether the error comes from a pipe without a reader, and stdout is one: others, such as
+    connections and named pipes, break too."""
     while error is not None and not isinstance(error, BrokenPipeError):
         error = error.__cause__ or error.__context__
-    return error is not None
+    if error is None or sys.stdout is None:
+        return False
+    import select
+
+    if not hasattr(select, "poll"):  # not on Windows
+        return False
+    with contextlib.suppress(OSError, ValueError):  # of a stdout that is no file
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    return False
 
 
 def _reason(error: BaseException) -> str:

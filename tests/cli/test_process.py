@@ -1,6 +1,7 @@
 """What needs a process of its own: pipes, signals, limits, terminals, exit codes."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from densor.cli import dispatch
+from densor.cli import console, dispatch
 from densor.cli.commands import info
 
 Start = Callable[..., "subprocess.Popen[bytes]"]
@@ -109,6 +110,11 @@ def test_full_stdout(program: Start, tmp_path: Path, argv: list[str]) -> None:
     assert process.returncode == 1
     assert err.startswith(b"densor: ") and err.endswith(b"No space left on device\n")
     assert err.count(b"\n") == 1
+
+
+def test_other_broken_pipes_are_said(capfd: pytest.CaptureFixture[str]) -> None:
+    console.fail(["data"], BrokenPipeError(errno.EPIPE, "Broken pipe"))
+    assert capfd.readouterr() == ("", "densor: data: Broken pipe\n")
 
 
 @pytest.mark.parametrize("argv", [["-dc", "a.densor"], ["-l", "a.densor"], ["--help"]])

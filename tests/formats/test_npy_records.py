@@ -43,6 +43,13 @@ def test_every_field_is_a_column() -> None:
     assert table.stride == aligned.itemsize and table.columns > 16
 
 
+def test_halves_of_complex_numbers_are_columns() -> None:
+    """Of numbers of ml_dtypes, of two bytes each, which tables take for their bits."""
+    pairs = npy(np.zeros(900, [("a", "<c8"), ("b", "u1")]))
+    (table,) = [s.kind.table for s in segments_of(pairs.replace(b"<c8", b"<c4")) if s.kind.table]
+    assert table.types == ("U16", "U16", "U8") and table.widths == (2, 2, 1)
+
+
 def test_what_is_no_column_of_records_is_bytes() -> None:
     objects = npy(records(100)).replace(b"'<u4'", b"'|O4'", 1)
     many = npy(np.zeros(9, [("a", "u1", (MAX_COLUMNS + 1,)), ("b", "u1")]))

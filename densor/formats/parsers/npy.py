@@ -51,7 +51,10 @@ _ML_DTYPES = {
 
 
 # What columns of records are taken for whose type has no place in tables: bits of numbers.
-SCALARS = {"C64": "F32", "C128": "F64", "BOOL": "U8", "F16": "U16", "BF16": "U16", "F8_E5M2": "U8"}
+SCALARS = {
+    **{"C64": "F32", "C128": "F64", "C32": "U16"},
+    **{"BOOL": "U8", "F16": "U16", "BF16": "U16", "F8_E5M2": "U8"},
+}
 
 
 class _Header(NamedTuple):
